@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "aggregator/fold.h"
+
+#include <string.h>
+#include <time.h>
+
+#include "shm/descriptor.h"
+
+/* The op's inputs sorted by what they need: updates first, then children, each in op order (f32
+ * depends on the order, so a successor must find the same one). */
+struct plan {
+	const float *updates[TRIB_FOLD_MAX];
+	double scales[TRIB_FOLD_MAX];
+	float weights[TRIB_FOLD_MAX];
+	uint32_t update_count;
+	const void *partials[TRIB_FOLD_MAX];
+	uint32_t partial_count;
+	bool first;
+};
+
+static void plan_make(const struct agg_folder *folder, const struct agg_input *inputs,
+		      uint32_t count, struct plan *plan)
+{
+	double one = 1.0 / (double)(1u << TRIB_WEIGHT_BITS);
+
+	memset(plan, 0, sizeof(*plan));
+	plan->first = trib_partial_header(folder->partial)->op_first != 0;
+	for (uint32_t i = 0; i < count; i++) {
+		double weight = (double)inputs[i].weight * one;
+		uint32_t at = plan->update_count;
+
+		if (inputs[i].partial) {
+			if (inputs[i].data) {
+				plan->partials[plan->partial_count++] = inputs[i].data;
+			}
+			continue;
+		}
+		plan->updates[at] = inputs[i].data;
+		plan->scales[at] = weight * (double)(1ull << (folder->scale_bits & 63));
+		plan->weights[at] = (float)weight;
+		plan->update_count++;
+	}
+}
+
+static void fold_exact(const struct agg_folder *folder, const struct plan *plan, uint64_t from,
+		       size_t count)
+{
+	int64_t *sums = (int64_t *)trib_partial_accumulator(folder->partial) + from;
+	const float *updates[TRIB_FOLD_MAX];
+	const int64_t *partials[TRIB_FOLD_MAX];
+	bool first = plan->first;
+
+	for (uint32_t i = 0; i < TRIB_FOLD_MAX; i++) {
+		updates[i] = i < plan->update_count ? plan->updates[i] + from : NULL;
+		partials[i] =
+			i < plan->partial_count ? (const int64_t *)plan->partials[i] + from : NULL;
+	}
+	if (plan->update_count) {
+		folder->kernels->exact[plan->update_count - 1][first](sums, updates, plan->scales,
+								      count);
+		first = false;
+	}
+	if (plan->partial_count) {
+		folder->kernels->merge_exact[plan->partial_count - 1][first](sums, partials, count);
+		first = false;
+	}
+	if (first) {
+		memset(sums, 0, count * sizeof(*sums)); /* nothing but empty children */
+	}
+}
+
+static void fold_f32(const struct agg_folder *folder, const struct plan *plan, uint64_t from,
+		     size_t count)
+{
+	float *sums = (float *)trib_partial_accumulator(folder->partial) + from;
+	const float *updates[TRIB_FOLD_MAX];
+	const float *partials[TRIB_FOLD_MAX];
+	bool first = plan->first;
+
+	for (uint32_t i = 0; i < TRIB_FOLD_MAX; i++) {
+		updates[i] = i < plan->update_count ? plan->updates[i] + from : NULL;
+		partials[i] =
+			i < plan->partial_count ? (const float *)plan->partials[i] + from : NULL;
+	}
+	if (plan->update_count) {
+		folder->kernels->f32[plan->update_count - 1][first](sums, updates, plan->weights,
+								    count);
+		first = false;
+	}
+	if (plan->partial_count) {
+		folder->kernels->merge_f32[plan->partial_count - 1][first](sums, partials, count);
+		first = false;
+	}
+	if (first) {
+		memset(sums, 0, count * sizeof(*sums));
+	}
+}
+
+static void fold_range(const struct agg_folder *folder, const struct plan *plan, uint64_t from,
+		       size_t count)
+{
+	if (folder->partial->accumulate == TRIB_ACCUMULATE_F32) {
+		fold_f32(folder, plan, from, count);
+	} else {
+		fold_exact(folder, plan, from, count);
+	}
+}
+
+static void step(const struct agg_folder *folder, const char *name, uint32_t chunk)
+{
+	if (folder->on_step) {
+		folder->on_step(folder->arg, name, chunk);
+	}
+}
+
+static void pause_us(uint32_t us)
+{
+	struct timespec t = { .tv_sec = us / 1000000u, .tv_nsec = (long)(us % 1000000u) * 1000 };
+
+	if (us) {
+		(void)nanosleep(&t, NULL);
+	}
+}
+
+void agg_fold_run(const struct agg_folder *folder, const struct agg_input *inputs, uint32_t count,
+		  uint32_t chunk)
+{
+	uint32_t chunks = trib_partial_chunks(folder->partial);
+	struct plan plan;
+
+	TRIB_ASSERT(count > 0 && count <= TRIB_FOLD_MAX);
+	plan_make(folder, inputs, count, &plan);
+	step(folder, "begun", chunk);
+	for (; chunk < chunks; chunk++) {
+		uint64_t from = (uint64_t)chunk * TRIB_PARTIAL_CHUNK;
+		uint64_t rest = folder->partial->elements - from;
+		size_t size = rest < TRIB_PARTIAL_CHUNK ? rest : TRIB_PARTIAL_CHUNK;
+		size_t half = folder->on_step ? size / 2 : 0;
+
+		trib_partial_before_chunk(folder->partial, chunk);
+		step(folder, "undo", chunk);
+		if (half) { /* tests see a torn chunk */
+			fold_range(folder, &plan, from, half);
+			step(folder, "torn", chunk);
+		}
+		fold_range(folder, &plan, from + half, size - half);
+		step(folder, "changed", chunk);
+		trib_partial_after_chunk(folder->partial, chunk);
+		step(folder, "advanced", chunk);
+		pause_us(folder->delay_us);
+	}
+	trib_partial_end(folder->partial);
+	step(folder, "done", chunk);
+}

@@ -1,0 +1,520 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "aggregator/function.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+#include "aggregator/fold.h"
+#include "aggregator/job.h"
+#include "aggregator/rules/rules.h"
+#include "common/log.h"
+#include "shm/descriptor_check.h"
+#include "shm/link.h"
+
+#define RECEIVE_MAX   64u  /* descriptors of one turn */
+#define MESSAGES_MAX  256u /* control messages of one turn */
+#define SEND_TRIES    100
+#define SEND_WAIT_MS  100
+#define UPDATE_DENSE  0
+#define UPDATE_F32    0
+#define EXIT_GOING_ON (-1)
+
+struct batch {
+	uint32_t count;
+	struct trib_partial_item items[TRIB_FOLD_MAX];
+	struct agg_input inputs[TRIB_FOLD_MAX];
+	struct trib_descriptor asked[TRIB_FOLD_MAX];
+};
+
+struct function {
+	int data_fd;
+	int control_fd; /* -1 after its end of file */
+	int status;     /* EXIT_GOING_ON, or the exit status */
+	struct agg_job job;
+	const struct agg_kernels *kernels;
+	const struct agg_rule *rule;
+	struct trib_descriptor_reader reader;
+	struct batch batch;
+};
+
+/* ---- answers ---- */
+
+static void send_to(struct function *f, struct trib_descriptor *d)
+{
+	int rc = -EAGAIN;
+
+	d->job = f->job.job_index;
+	d->source = (uint16_t)f->job.route_index;
+	d->sent_us = trib_descriptor_now_us();
+	trib_descriptor_seal(d);
+	for (int i = 0; i < SEND_TRIES && f->status == EXIT_GOING_ON; i++) {
+		struct pollfd wait = { .fd = f->data_fd, .events = POLLOUT };
+
+		rc = trib_descriptor_send(f->data_fd, d);
+		if (rc != -EAGAIN) {
+			break;
+		}
+		(void)poll(&wait, 1, SEND_WAIT_MS);
+	}
+	if (rc && f->status == EXIT_GOING_ON) {
+		/* What it has done is in the partial; a successor answers again. */
+		log_warn("function", "send failed rc=%d", rc);
+		f->status = rc == -EPIPE || rc == -ECONNRESET ? 0 : 1;
+	}
+}
+
+static void answer(struct function *f, enum trib_descriptor_kind kind,
+		   const struct trib_descriptor *asked, uint16_t reason)
+{
+	struct trib_descriptor d = *asked;
+
+	d.kind = (uint8_t)kind;
+	d.flags = asked->kind;
+	d.route = TRIB_ROUTE(f->job.job_index, 0);
+	d.tag = reason;
+	send_to(f, &d);
+}
+
+static void acknowledge(struct function *f, const struct trib_descriptor *asked)
+{
+	answer(f, TRIB_DESC_ACK, asked, 0);
+}
+
+static void refuse(struct function *f, const struct trib_descriptor *asked,
+		   enum trib_nack_reason reason)
+{
+	log_debug("function", "nack kind=%u slot=%u gen=%u round=%u reason=%d", asked->kind,
+		  asked->slot, asked->gen, asked->round, (int)reason);
+	answer(f, TRIB_DESC_NACK, asked, (uint16_t)reason);
+}
+
+/* ---- folding ---- */
+
+static struct agg_folder folder_of(struct function *f)
+{
+	return (struct agg_folder){
+		.kernels = f->kernels,
+		.partial = &f->job.own,
+		.scale_bits = f->job.scale_bits,
+		.delay_us = f->job.test_delay_us,
+	};
+}
+
+static uint32_t own_round(const struct function *f)
+{
+	return trib_partial_header(&f->job.own)->round;
+}
+
+/* A sealed child of this round, or NULL. */
+static const struct trib_partial *sealed_child(const struct function *f, uint32_t index,
+					       uint32_t round)
+{
+	const struct trib_partial *child = agg_job_child(&f->job, index);
+
+	if (!child || trib_partial_state(child) != TRIB_PARTIAL_SEALED ||
+	    trib_partial_header(child)->round != round) {
+		return NULL;
+	}
+	return child;
+}
+
+/* Where the data of a journaled item lies now: false when it is not (yet) there. */
+static bool find_input(const struct function *f, const struct trib_partial_item *item,
+		       struct agg_input *ret_input)
+{
+	struct agg_input input = { .weight = item->weight };
+
+	if (item->slot & TRIB_ITEM_PARTIAL) {
+		const struct trib_partial *child =
+			sealed_child(f, item->slot & ~TRIB_ITEM_PARTIAL, item->gen);
+
+		if (!child) {
+			return false;
+		}
+		input.partial = true;
+		input.data = item->updates ? trib_partial_accumulator(child) : NULL;
+	} else {
+		input.data = agg_job_update(&f->job, item->slot, item->gen);
+		if (!input.data) {
+			return false;
+		}
+	}
+	*ret_input = input;
+	return true;
+}
+
+static void acknowledge_item(struct function *f, const struct trib_partial_item *item)
+{
+	bool partial = (item->slot & TRIB_ITEM_PARTIAL) != 0;
+	struct trib_descriptor asked = {
+		.kind = partial ? TRIB_DESC_PARTIAL : TRIB_DESC_UPDATE,
+		.round = own_round(f),
+		.slot = item->slot & ~TRIB_ITEM_PARTIAL,
+		.gen = item->gen,
+		.weight = item->weight,
+		.updates = item->updates,
+		.bytes = f->job.elements * sizeof(float),
+	};
+
+	acknowledge(f, &asked);
+}
+
+/* Carries on what a predecessor was killed in. 0: nothing is under way (any more); -EAGAIN: what
+ * the op needs has not been given. */
+static int resume(struct function *f)
+{
+	const struct trib_partial_header *h;
+	struct trib_partial_item items[TRIB_FOLD_MAX];
+	struct agg_input inputs[TRIB_FOLD_MAX];
+	struct agg_folder folder = folder_of(f);
+	uint32_t count;
+
+	if (!agg_job_ready(&f->job)) {
+		return -EAGAIN;
+	}
+	if (!trib_partial_op_active(&f->job.own)) {
+		return 0;
+	}
+	h = trib_partial_header(&f->job.own);
+	count = h->op_count;
+	if (count == 0 || count > TRIB_FOLD_MAX) {
+		return -EAGAIN; /* garbage: only a RESET helps */
+	}
+	memcpy(items, h->op, sizeof(items));
+	if (__atomic_load_n(&h->cursor, __ATOMIC_ACQUIRE) >= trib_partial_chunks(&f->job.own)) {
+		trib_partial_end(&f->job.own);
+	} else {
+		for (uint32_t i = 0; i < count; i++) {
+			if (!find_input(f, &items[i], &inputs[i])) {
+				return -EAGAIN;
+			}
+		}
+		agg_fold_run(&folder, inputs, count, trib_partial_resume(&f->job.own));
+	}
+	log_info("function", "resumed op items=%u round=%u", count, own_round(f));
+	for (uint32_t i = 0; i < count; i++) {
+		acknowledge_item(f, &items[i]);
+	}
+	return 0;
+}
+
+static void batch_fold(struct function *f)
+{
+	struct batch *batch = &f->batch;
+	struct agg_folder folder = folder_of(f);
+	uint32_t count = batch->count;
+
+	batch->count = 0;
+	if (count == 0) {
+		return;
+	}
+	if (trib_partial_begin(&f->job.own, batch->items, count)) {
+		for (uint32_t i = 0; i < count; i++) {
+			refuse(f, &batch->asked[i], TRIB_NACK_ROUND);
+		}
+		return;
+	}
+	agg_fold_run(&folder, batch->inputs, count, 0);
+	for (uint32_t i = 0; i < count; i++) {
+		acknowledge(f, &batch->asked[i]);
+	}
+}
+
+/* Enters one input; one that was folded before is acknowledged again, not folded. */
+static void batch_add(struct function *f, const struct trib_descriptor *d,
+		      const struct trib_partial_item *item)
+{
+	struct batch *batch = &f->batch;
+	struct agg_input input;
+
+	for (uint32_t i = 0; i < batch->count; i++) {
+		if (batch->items[i].slot == item->slot && batch->items[i].gen == item->gen) {
+			batch_fold(f);
+		}
+	}
+	if (trib_partial_folded(&f->job.own, item->slot, item->gen)) {
+		acknowledge(f, d);
+		return;
+	}
+	if (trib_partial_state(&f->job.own) == TRIB_PARTIAL_SEALED) {
+		refuse(f, d, TRIB_NACK_ROUND);
+		return;
+	}
+	if (!find_input(f, item, &input)) {
+		refuse(f, d, TRIB_NACK_STALE);
+		return;
+	}
+	batch->items[batch->count] = *item;
+	batch->inputs[batch->count] = input;
+	batch->asked[batch->count] = *d;
+	batch->count++;
+	if (batch->count == TRIB_FOLD_MAX) {
+		batch_fold(f);
+	}
+}
+
+/* ---- descriptors ---- */
+
+static void on_update(struct function *f, const struct trib_descriptor *d)
+{
+	struct trib_partial_item item = {
+		.slot = d->slot,
+		.gen = d->gen,
+		.updates = d->updates,
+		.weight = d->weight,
+	};
+
+	if (d->dtype != UPDATE_F32 || d->encoding != UPDATE_DENSE || d->weight == 0 ||
+	    d->updates == 0 || d->bytes != f->job.elements * sizeof(float) ||
+	    (d->slot & TRIB_ITEM_PARTIAL)) {
+		refuse(f, d, TRIB_NACK_INVALID);
+	} else if (d->round != own_round(f)) {
+		refuse(f, d, TRIB_NACK_ROUND);
+	} else {
+		batch_add(f, d, &item);
+	}
+}
+
+static void on_partial(struct function *f, const struct trib_descriptor *d)
+{
+	struct trib_partial_item item = { .slot = d->slot | TRIB_ITEM_PARTIAL, .gen = d->round };
+	const struct trib_partial *child;
+	struct trib_partial_totals totals;
+
+	if (d->slot & TRIB_ITEM_PARTIAL) {
+		refuse(f, d, TRIB_NACK_INVALID);
+		return;
+	}
+	if (d->round != own_round(f)) {
+		refuse(f, d, TRIB_NACK_ROUND);
+		return;
+	}
+	if (trib_partial_folded(&f->job.own, item.slot, item.gen)) {
+		acknowledge(f, d); /* whatever has become of the child since */
+		return;
+	}
+	child = agg_job_child(&f->job, d->slot);
+	if (!child) {
+		refuse(f, d, TRIB_NACK_UNKNOWN);
+		return;
+	}
+	if (!sealed_child(f, d->slot, d->round)) {
+		refuse(f, d, TRIB_NACK_STALE);
+		return;
+	}
+	totals = trib_partial_totals(child); /* the truth; the descriptor is a hint */
+	if (totals.updates > UINT32_MAX) {
+		refuse(f, d, TRIB_NACK_INVALID);
+		return;
+	}
+	item.updates = (uint32_t)totals.updates;
+	item.weight = totals.weight;
+	batch_add(f, d, &item);
+}
+
+static void on_flush(struct function *f, const struct trib_descriptor *d)
+{
+	/* Keys of job 0 and plain indices are the same numbers; other keys are all above. */
+	uint32_t key =
+		d->slot < TRIB_ROUTES_PER_JOB ? TRIB_ROUTE(f->job.job_index, d->slot) : d->slot;
+	struct trib_partial_totals totals;
+	struct trib_descriptor out = { .kind = TRIB_DESC_PARTIAL };
+
+	if (key / TRIB_ROUTES_PER_JOB != f->job.job_index) {
+		refuse(f, d, TRIB_NACK_INVALID);
+		return;
+	}
+	if (d->round != own_round(f)) {
+		refuse(f, d, TRIB_NACK_ROUND);
+		return;
+	}
+	trib_partial_seal(&f->job.own);
+	totals = trib_partial_totals(&f->job.own);
+	out.route = key;
+	out.round = d->round;
+	out.base = d->base;
+	out.slot = f->job.own.index;
+	out.gen = d->round;
+	out.weight = totals.weight;
+	out.updates = (uint32_t)totals.updates;
+	out.bytes = f->job.elements *
+		    (f->job.accumulate == TRIB_ACCUMULATE_F32 ? sizeof(float) : sizeof(int64_t));
+	send_to(f, &out);
+}
+
+static void on_model(struct function *f, const struct trib_descriptor *d)
+{
+	struct agg_finish finish = {
+		.kernels = f->kernels,
+		.sums = &f->job.own,
+		.scale_bits = f->job.scale_bits,
+		.divisor = f->job.divisor,
+		.lr = f->job.lr,
+		.base = f->job.input_weights ? NULL : f->job.base,
+		.out = f->job.out,
+	};
+	struct trib_descriptor echo = *d;
+
+	if (d->round != own_round(f)) {
+		refuse(f, d, TRIB_NACK_ROUND);
+		return;
+	}
+	if (!f->job.out ||
+	    (!f->job.input_weights && (!f->job.base || d->base != f->job.base_version))) {
+		refuse(f, d, TRIB_NACK_UNKNOWN);
+		return;
+	}
+	trib_partial_seal(&f->job.own); /* what comes after the model must not look counted */
+	finish.totals = trib_partial_totals(&f->job.own);
+	if (f->rule->finish(&finish)) {
+		refuse(f, d, TRIB_NACK_INVALID);
+		return;
+	}
+	echo.weight = finish.totals.weight;
+	echo.updates = (uint32_t)finish.totals.updates;
+	acknowledge(f, &echo);
+}
+
+static void on_descriptor(struct function *f, const struct trib_descriptor *d)
+{
+	if (!f->job.known) {
+		log_warn("function", "descriptor before its job kind=%u", d->kind);
+		return; /* no hub to answer to */
+	}
+	if (!trib_descriptor_valid(d) || d->job != f->job.job_index) {
+		refuse(f, d, TRIB_NACK_INVALID);
+		return;
+	}
+	if (d->kind != TRIB_DESC_UPDATE && d->kind != TRIB_DESC_PARTIAL) {
+		batch_fold(f);
+	}
+	if (d->kind == TRIB_DESC_STOP) {
+		f->status = 0;
+		return;
+	}
+	if (!agg_job_ready(&f->job)) {
+		refuse(f, d, TRIB_NACK_UNKNOWN);
+		return;
+	}
+	if (d->kind == TRIB_DESC_RESET) {
+		trib_partial_reset(&f->job.own, d->round);
+		acknowledge(f, d);
+		return;
+	}
+	if (resume(f)) { /* what a predecessor left cannot be finished: only RESET goes on */
+		refuse(f, d, TRIB_NACK_UNKNOWN);
+		return;
+	}
+	switch ((enum trib_descriptor_kind)d->kind) {
+	case TRIB_DESC_UPDATE:
+		on_update(f, d);
+		break;
+	case TRIB_DESC_PARTIAL:
+		on_partial(f, d);
+		break;
+	case TRIB_DESC_FLUSH:
+		on_flush(f, d);
+		break;
+	case TRIB_DESC_MODEL:
+		on_model(f, d);
+		break;
+	case TRIB_DESC_ACK:
+	case TRIB_DESC_NACK:
+	case TRIB_DESC_STOP:
+	case TRIB_DESC_RESET:
+		refuse(f, d, TRIB_NACK_INVALID);
+		break;
+	}
+}
+
+/* ---- the loop ---- */
+
+/* One control message: false when there is none now. */
+static bool control_take(struct function *f)
+{
+	struct pollfd ready = { .fd = f->control_fd, .events = POLLIN };
+	struct trib_fn_message message;
+	uint32_t count = 0;
+	int fds[4];
+	int got;
+
+	if (f->control_fd < 0 || poll(&ready, 1, 0) <= 0) {
+		return false; /* polled first: the socket may be a blocking one */
+	}
+	got = trib_fd_receive(f->control_fd, &message, sizeof(message), fds, TRIB_COUNT(fds),
+			      &count);
+	if (got == -EAGAIN) {
+		return false;
+	}
+	if (got == 0 || (got < 0 && got != -EBADMSG)) {
+		f->control_fd = -1;
+		return false;
+	}
+	if (got != (int)sizeof(message)) {
+		memset(&message, 0, sizeof(message)); /* refused below, which closes its fds */
+		count = got < 0 ? 0 : count;
+	}
+	got = agg_job_message(&f->job, &message, fds, count);
+	if (got) {
+		log_warn("function", "message refused kind=%u rc=%d", message.kind, got);
+	}
+	return true;
+}
+
+static void control_drain(struct function *f)
+{
+	for (uint32_t i = 0; i < MESSAGES_MAX && control_take(f); i++) {
+	}
+	(void)resume(f); /* -EAGAIN: tried again when more has come */
+}
+
+static void data_drain(struct function *f)
+{
+	struct trib_descriptor descriptors[RECEIVE_MAX];
+	int got = trib_descriptor_receive(f->data_fd, &f->reader, descriptors, RECEIVE_MAX);
+
+	if (got < 0) {
+		f->status = got == -ENOTCONN || got == -ECONNRESET ? 0 : 1;
+		return;
+	}
+	if (got > 0) {
+		control_drain(f); /* what was said before them, even if it came since the poll */
+	}
+	for (int i = 0; i < got && f->status == EXIT_GOING_ON; i++) {
+		on_descriptor(f, &descriptors[i]);
+	}
+	batch_fold(f);
+}
+
+int agg_function_run(int data_fd, int control_fd, uint64_t owner_start)
+{
+	static struct function f; /* one per process */
+
+	f.data_fd = data_fd;
+	f.control_fd = control_fd;
+	f.status = EXIT_GOING_ON;
+	f.kernels = agg_kernels_best();
+	f.rule = agg_rule_find("fedavg");
+	TRIB_ASSERT(f.rule);
+	agg_job_init(&f.job, owner_start);
+	while (f.status == EXIT_GOING_ON) {
+		struct pollfd wait[2] = {
+			{ .fd = f.control_fd, .events = POLLIN },
+			{ .fd = f.data_fd, .events = POLLIN },
+		};
+
+		if (poll(wait, 2, -1) < 0 && errno != EINTR) {
+			f.status = 1;
+			break;
+		}
+		if (wait[0].revents) {
+			control_drain(&f);
+		}
+		if (wait[1].revents) {
+			data_drain(&f);
+		}
+	}
+	agg_job_fini(&f.job);
+	return f.status;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * FedAvg: the weighted mean of the updates, added to the base times the server's learning rate
+ * (deltas), or taken as it is (whole weights). McMahan et al., AISTATS 2017.
+ */
+#include "aggregator/rules/rules.h"
+
+#include <errno.h>
+
+#include "shm/descriptor.h"
+
+static int finish(const struct agg_finish *f)
+{
+	bool exact = f->sums->accumulate == TRIB_ACCUMULATE_EXACT;
+	struct agg_final final = {
+		.unit = exact ? 1.0 / (double)(1ull << (f->scale_bits & 63)) : 1.0,
+		.weight = (double)(f->divisor ? f->divisor : f->totals.weight) /
+			  (double)(1u << TRIB_WEIGHT_BITS),
+		.lr = f->lr,
+	};
+	const void *sums = trib_partial_accumulator(f->sums);
+
+	if (f->totals.weight == 0) {
+		return -EINVAL;
+	}
+	if (exact) {
+		f->kernels->final_exact(&final, sums, f->base, f->out, f->sums->elements);
+	} else {
+		f->kernels->final_f32(&final, sums, f->base, f->out, f->sums->elements);
+	}
+	return 0;
+}
+
+const struct agg_rule agg_rule_fedavg = { .name = "fedavg", .finish = finish };

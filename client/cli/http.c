@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "client/cli/http.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <string.h>
+
+#include "common/version.h"
+
+#define BODY_MAX     (64u << 20)
+#define LINE_MAX_    65536u
+#define TICK_MS      200
+#define CONNECT_S    10L
+#define STALLED_S    60L
+#define REDIRECTS    3L
+#define REQUEST_S    120L
+#define KEEP_ALIVE_S 50L /* the server sends a comment every 15 s */
+
+struct transfer {
+	CURL *curl;
+	struct cli_answer *answer;
+	FILE *file;
+	const struct cli_stream *stream;
+	char line[LINE_MAX_];
+	size_t line_size;
+	char id[64];
+	char type[64];
+	char data[LINE_MAX_];
+	size_t data_size;
+};
+
+static struct {
+	const char *cacert;
+	const char *cert;
+	const char *key;
+} trust;
+
+void cli_http_trust(const char *cacert, const char *cert, const char *key)
+{
+	trust.cacert = cacert;
+	trust.cert = cert;
+	trust.key = key;
+}
+
+static void start_library(void)
+{
+	static bool done;
+
+	if (!done) {
+		(void)curl_global_init(CURL_GLOBAL_DEFAULT);
+		done = true;
+	}
+}
+
+static size_t keep(struct cli_answer *answer, const char *data, size_t size)
+{
+	char *bigger;
+
+	if (answer->size + size > BODY_MAX) {
+		return 0;
+	}
+	bigger = trib_realloc(answer->body, answer->size + size + 1);
+	if (!bigger) {
+		return 0;
+	}
+	answer->body = bigger;
+	memcpy(answer->body + answer->size, data, size);
+	answer->size += size;
+	answer->body[answer->size] = '\0';
+	return size;
+}
+
+/* One line of text/event-stream. */
+static void take_line(struct transfer *t)
+{
+	char *value;
+
+	t->line[t->line_size] = '\0';
+	if (t->line_size == 0) {
+		if (t->data_size) {
+			t->data[t->data_size - 1] = '\0'; /* the last line feed */
+			t->stream->on_event(t->id, t->type, t->data, t->stream->arg);
+		}
+		t->data_size = 0;
+		t->type[0] = '\0';
+		return;
+	}
+	value = strchr(t->line, ':');
+	if (!value) {
+		return;
+	}
+	*value++ = '\0';
+	value += *value == ' ';
+	if (strcmp(t->line, "id") == 0) {
+		(void)snprintf(t->id, sizeof(t->id), "%s", value);
+	} else if (strcmp(t->line, "event") == 0) {
+		(void)snprintf(t->type, sizeof(t->type), "%s", value);
+	} else if (strcmp(t->line, "data") == 0) {
+		size_t size = strlen(value);
+
+		if (t->data_size + size + 2 < sizeof(t->data)) {
+			memcpy(t->data + t->data_size, value, size);
+			t->data[t->data_size + size] = '\n';
+			t->data_size += size + 1;
+		}
+	}
+}
+
+static void take_stream(struct transfer *t, const char *data, size_t size)
+{
+	for (size_t i = 0; i < size; i++) {
+		if (data[i] == '\n') {
+			take_line(t);
+			t->line_size = 0;
+		} else if (data[i] != '\r' && t->line_size + 1 < sizeof(t->line)) {
+			t->line[t->line_size++] = data[i];
+		}
+	}
+}
+
+static size_t on_write(char *data, size_t unit, size_t count, void *arg)
+{
+	struct transfer *t = arg;
+	size_t size = unit * count;
+	long status = 0;
+
+	(void)curl_easy_getinfo(t->curl, CURLINFO_RESPONSE_CODE, &status);
+	if (status == 200 && t->stream) {
+		take_stream(t, data, size);
+		return size;
+	}
+	if (status == 200 && t->file) {
+		size_t written = fwrite(data, 1, size, t->file);
+
+		t->answer->saved += written;
+		return written;
+	}
+	return keep(t->answer, data, size);
+}
+
+static struct curl_slist *make_headers(const char *const *headers)
+{
+	/* No "Expect: 100-continue" round trip for small bodies. */
+	struct curl_slist *list = curl_slist_append(NULL, "Expect:");
+
+	for (size_t i = 0; i < 4 && headers[i]; i++) {
+		list = curl_slist_append(list, headers[i]);
+	}
+	return list;
+}
+
+static void set_common(struct transfer *t, const char *url, struct curl_slist *headers)
+{
+	(void)curl_easy_setopt(t->curl, CURLOPT_URL, url);
+	(void)curl_easy_setopt(t->curl, CURLOPT_HTTPHEADER, headers);
+	(void)curl_easy_setopt(t->curl, CURLOPT_USERAGENT, "tributary/" TRIB_VERSION);
+	(void)curl_easy_setopt(t->curl, CURLOPT_PROTOCOLS_STR, "http,https");
+	(void)curl_easy_setopt(t->curl, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
+	(void)curl_easy_setopt(t->curl, CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2);
+	if (trust.cacert) {
+		(void)curl_easy_setopt(t->curl, CURLOPT_CAINFO, trust.cacert);
+	}
+	if (trust.cert) {
+		(void)curl_easy_setopt(t->curl, CURLOPT_SSLCERT, trust.cert);
+		(void)curl_easy_setopt(t->curl, CURLOPT_SSLKEY, trust.key ? trust.key : trust.cert);
+	}
+	(void)curl_easy_setopt(t->curl, CURLOPT_FOLLOWLOCATION, 1L);
+	(void)curl_easy_setopt(t->curl, CURLOPT_MAXREDIRS, REDIRECTS);
+	(void)curl_easy_setopt(t->curl, CURLOPT_NOSIGNAL, 1L);
+	(void)curl_easy_setopt(t->curl, CURLOPT_CONNECTTIMEOUT, CONNECT_S);
+	(void)curl_easy_setopt(t->curl, CURLOPT_ERRORBUFFER, t->answer->error);
+	(void)curl_easy_setopt(t->curl, CURLOPT_WRITEFUNCTION, on_write);
+	(void)curl_easy_setopt(t->curl, CURLOPT_WRITEDATA, t);
+}
+
+/* Redirects lead to the gateway the orchestrator names, which wants the same credentials. */
+static void set_token(struct transfer *t, const char *token)
+{
+	if (token && *token) {
+		(void)curl_easy_setopt(t->curl, CURLOPT_HTTPAUTH, CURLAUTH_BEARER);
+		(void)curl_easy_setopt(t->curl, CURLOPT_XOAUTH2_BEARER, token);
+		(void)curl_easy_setopt(t->curl, CURLOPT_UNRESTRICTED_AUTH, 1L);
+	}
+}
+
+static int conclude(struct transfer *t, CURLcode code)
+{
+	(void)curl_easy_getinfo(t->curl, CURLINFO_RESPONSE_CODE, &t->answer->status);
+	if (code != CURLE_OK) {
+		if (!t->answer->error[0]) {
+			(void)snprintf(t->answer->error, sizeof(t->answer->error), "%s",
+				       curl_easy_strerror(code));
+		}
+		return -EHOSTUNREACH;
+	}
+	if (!t->answer->body && !keep(t->answer, "", 0) && !t->answer->body) {
+		(void)snprintf(t->answer->error, sizeof(t->answer->error), "out of memory");
+		return -EHOSTUNREACH;
+	}
+	return 0;
+}
+
+static int transfer_init(struct transfer *t, struct cli_answer *answer)
+{
+	start_library();
+	memset(answer, 0, sizeof(*answer));
+	t->answer = answer;
+	t->curl = curl_easy_init();
+	if (!t->curl) {
+		(void)snprintf(answer->error, sizeof(answer->error), "out of memory");
+		return -EHOSTUNREACH;
+	}
+	return 0;
+}
+
+int cli_http(const struct cli_request *request, struct cli_answer *answer)
+{
+	struct transfer *t = trib_alloc(sizeof(*t));
+	struct curl_slist *headers;
+	int rc;
+
+	if (!t || transfer_init(t, answer)) {
+		trib_free(t);
+		return -EHOSTUNREACH;
+	}
+	t->file = request->file;
+	headers = make_headers(request->headers);
+	set_common(t, request->url, headers);
+	set_token(t, request->token);
+	(void)curl_easy_setopt(t->curl, CURLOPT_CUSTOMREQUEST, request->method);
+	if (request->body) {
+		(void)curl_easy_setopt(t->curl, CURLOPT_POSTFIELDSIZE_LARGE,
+				       (curl_off_t)request->size);
+		(void)curl_easy_setopt(t->curl, CURLOPT_POSTFIELDS, request->body);
+	}
+	if (request->file) { /* may be large: no limit but that it goes on */
+		(void)curl_easy_setopt(t->curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
+		(void)curl_easy_setopt(t->curl, CURLOPT_LOW_SPEED_TIME, STALLED_S);
+	} else {
+		(void)curl_easy_setopt(t->curl, CURLOPT_TIMEOUT, REQUEST_S);
+	}
+	rc = conclude(t, curl_easy_perform(t->curl));
+	curl_slist_free_all(headers);
+	curl_easy_cleanup(t->curl);
+	trib_free(t);
+	return rc;
+}
+
+void cli_answer_fini(struct cli_answer *answer)
+{
+	trib_free(answer->body);
+	memset(answer, 0, sizeof(*answer));
+}
+
+/* Drives one transfer, ticking. 1 = on_tick ended it, 0 = the transfer ended (*ret_code). */
+static int drive(CURLM *multi, const struct cli_stream *stream, CURLcode *ret_code)
+{
+	for (;;) {
+		int running = 0;
+		int left = 0;
+		CURLMsg *message;
+
+		if (curl_multi_perform(multi, &running) != CURLM_OK) {
+			*ret_code = CURLE_RECV_ERROR;
+			return 0;
+		}
+		message = curl_multi_info_read(multi, &left);
+		if (message && message->msg == CURLMSG_DONE) {
+			*ret_code = message->data.result;
+			return 0;
+		}
+		if (stream->on_tick(stream->arg)) {
+			return 1;
+		}
+		(void)curl_multi_poll(multi, NULL, 0, TICK_MS, NULL);
+	}
+}
+
+int cli_http_stream(const struct cli_stream *stream, struct cli_answer *answer)
+{
+	struct transfer *t = trib_alloc(sizeof(*t));
+	const char *lines[4] = { "Accept: text/event-stream" };
+	char last[128];
+	struct curl_slist *headers;
+	CURLcode code = CURLE_OK;
+	CURLM *multi;
+	int rc;
+
+	if (!t || transfer_init(t, answer)) {
+		trib_free(t);
+		return -EHOSTUNREACH;
+	}
+	t->stream = stream;
+	if (stream->last_id && *stream->last_id) {
+		(void)snprintf(last, sizeof(last), "Last-Event-ID: %s", stream->last_id);
+		lines[1] = last;
+	}
+	headers = make_headers(lines);
+	set_common(t, stream->url, headers);
+	set_token(t, stream->token);
+	(void)curl_easy_setopt(t->curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
+	(void)curl_easy_setopt(t->curl, CURLOPT_LOW_SPEED_TIME, KEEP_ALIVE_S);
+	multi = curl_multi_init();
+	if (multi) {
+		(void)curl_multi_add_handle(multi, t->curl);
+		rc = drive(multi, stream, &code);
+		if (rc == 1) {
+			rc = 0;
+		} else {
+			rc = conclude(t, code);
+			rc = rc || answer->status == 200 ? -EHOSTUNREACH : -EBADMSG;
+		}
+		(void)curl_multi_remove_handle(multi, t->curl);
+		(void)curl_multi_cleanup(multi);
+	} else {
+		rc = -EHOSTUNREACH;
+	}
+	curl_slist_free_all(headers);
+	curl_easy_cleanup(t->curl);
+	trib_free(t);
+	return rc;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Command-line options from one table per program: getopt_long, TRIBUTARY_<NAME> environment as
+ * default, range checks and --help all come from it. Unknown or unparsable: refuse to start.
+ */
+#ifndef TRIB_COMMON_OPTIONS_H
+#define TRIB_COMMON_OPTIONS_H
+
+#include "common/base.h"
+
+enum trib_option_kind {
+	TRIB_OPTION_FLAG,
+	TRIB_OPTION_TEXT,
+	TRIB_OPTION_NUMBER
+};
+
+struct trib_option {
+	const char *name; /* "redis" for --redis; NULL ends the table */
+	enum trib_option_kind kind;
+	void *target; /* bool *, const char **, uint64_t * ; holds the default before parsing */
+	uint64_t min; /* NUMBER only */
+	uint64_t max;
+	const char *value_name; /* "ADDR" in --help */
+	const char *help;
+};
+
+/* Parses argv[1..); *ret_first = index of the first operand. Returns 0, 1 (--help or --version
+ * printed: exit 0) or -EINVAL (message printed on stderr: exit 2). */
+TRIB_MUST_CHECK int trib_options_parse(int argc, char **argv, const char *usage,
+				       const struct trib_option *table, int *ret_first);
+
+#endif

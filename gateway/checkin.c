@@ -1,0 +1,509 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gateway/checkin.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/crypto.h"
+#include "common/json.h"
+#include "gateway/load.h"
+#include "gateway/metrics.h"
+
+#define BODY_MAX        65536
+#define WAIT_MAX_S      60
+#define POLL_MS         3000 /* held check-ins ask by themselves too: a wake may get lost */
+#define ASKS_PER_TURN   256
+#define EARLY_MS        150 /* the last ask and the answer fit into the wait */
+#define TICKET_SLACK_MS 60000
+
+struct gw_checkin {
+	TAILQ_ENTRY(gw_checkin) entry;
+	struct gw_worker *worker;
+	struct trib_exchange *x; /* NULL: the client is gone */
+	struct gw_job *job;      /* pinned once loaded */
+	bool held;               /* in worker->waiters */
+	bool again;              /* ask at the next tick */
+	bool reloaded;
+	struct gw_grant grant;
+	uint64_t wakes;    /* of the worker, when Redis was asked */
+	uint64_t until_ms; /* 0: not to be held */
+	uint64_t ask_ms;
+	char job_id[TRIB_JOB_ID_SIZE];
+	char client[TRIB_CLIENT_ID_SIZE];
+	/* of SELECTED */
+	uint32_t round;
+	uint32_t base;
+	uint64_t deadline_ms;
+	uint64_t lease_ms; /* end of it */
+	char update[TRIB_UPDATE_ID_SIZE];
+};
+
+static void ask(struct gw_checkin *c);
+
+/* ---- ends ---- */
+
+static void unhold(struct gw_checkin *c)
+{
+	if (c->held) {
+		TAILQ_REMOVE(&c->worker->waiters, c, entry);
+		c->worker->waiter_count--;
+		c->held = false;
+		gw_count(GW_M_CHECKIN_WAITERS, -1);
+	}
+}
+
+static void checkin_free(struct gw_checkin *c)
+{
+	unhold(c);
+	c->job = gw_job_put(c->job);
+	trib_free(c);
+}
+
+static void on_gone(void *data)
+{
+	struct gw_checkin *c = data;
+
+	c->x = NULL;
+	if (c->held) { /* else a call is outstanding, which will find out */
+		checkin_free(c);
+	}
+}
+
+/* The exchange is ours no more. NULL when the client is gone. */
+static struct trib_exchange *leave(struct gw_checkin *c)
+{
+	struct trib_exchange *x = c->x;
+
+	if (x) {
+		trib_exchange_attach(x, NULL, NULL);
+	}
+	checkin_free(c);
+	return x;
+}
+
+static void refuse(struct gw_checkin *c, enum trib_problem problem, const char *detail)
+{
+	struct gw_worker *worker = c->worker;
+	struct trib_exchange *x = leave(c);
+
+	if (x && problem == TRIB_PROBLEM_UNAVAILABLE) {
+		gw_unavailable(worker, x, detail);
+	} else if (x && problem == TRIB_PROBLEM_UNAUTHENTICATED) {
+		gw_unauthenticated(x, true, detail);
+	} else if (x) {
+		gw_refuse(x, problem, detail);
+	}
+}
+
+static void answer_wait(struct gw_checkin *c, const char *why)
+{
+	struct gw_worker *worker = c->worker;
+	uint64_t ms = strcmp(why, "paused") == 0 ? 4000 : 1000;
+	struct trib_exchange *x;
+
+	ms = gw_worker_jitter(worker, ms / 2, ms + ms / 2);
+	gw_count(GW_M_CHECKINS_WAIT, 1);
+	x = leave(c);
+	if (x) {
+		gw_reply_json(x, 200,
+			      json_pack("{s:s,s:f,s:s}", "status", "wait", "retry_after",
+					(double)ms / 1000, "why", why));
+	}
+}
+
+/* Not now: hold it if the client asked for that, else tell it to come again. */
+static void wait(struct gw_checkin *c, const char *why)
+{
+	struct gw_worker *worker = c->worker;
+	uint64_t now = trib_clock_ms();
+
+	if (!c->x) {
+		checkin_free(c);
+		return;
+	}
+	if (now >= c->until_ms || worker->waiter_count >= GW_WAITERS_MAX ||
+	    gw_stopping(worker->gw)) {
+		answer_wait(c, why);
+		return;
+	}
+	if (c->wakes != worker->wakes) {
+		ask(c); /* a wake came while the answer was under way: it may be out of date */
+		return;
+	}
+	c->ask_ms = now + gw_worker_jitter(worker, POLL_MS / 2, POLL_MS);
+	c->held = true;
+	TAILQ_INSERT_TAIL(&worker->waiters, c, entry);
+	worker->waiter_count++;
+	gw_count(GW_M_CHECKIN_WAITERS, 1);
+}
+
+/* ---- selected ---- */
+
+static int make_ticket(const struct gw_checkin *c, char out[TRIB_TICKET_TEXT_SIZE])
+{
+	struct trib_ticket ticket = {
+		.version = 1,
+		.round = c->round,
+		.job = c->job->uuid,
+		.client = trib_digest(c->client, strlen(c->client)).high,
+		.expires_ms = c->lease_ms + TICKET_SLACK_MS,
+		.bytes_max = c->job->update_max,
+		.base = c->base,
+	};
+	int rc = trib_id_parse("upd_", c->update, &ticket.update);
+
+	return rc ? rc : trib_ticket_seal(&ticket, c->worker->gw->ticket_key, out);
+}
+
+static json_t *selected_json(const struct gw_checkin *c, const struct gw_version *version,
+			     const char *ticket)
+{
+	char deadline[TRIB_RFC3339_SIZE];
+	char model_url[128];
+	char upload_url[128];
+	char etag[128];
+	json_t *config = NULL;
+	char reason[160];
+
+	trib_rfc3339(c->deadline_ms, deadline);
+	(void)snprintf(model_url, sizeof(model_url), "/v1/jobs/%s/models/%u", c->job->id, c->base);
+	(void)snprintf(upload_url, sizeof(upload_url), "/v1/jobs/%s/updates/%s", c->job->id,
+		       c->update);
+	(void)snprintf(etag, sizeof(etag), "\"v%u-%s\"", c->base, version->digest);
+	if (trib_json_parse(c->job->config, strlen(c->job->config), &config, reason)) {
+		config = json_object();
+	}
+	return json_pack(
+		"{s:s,s:I,s:I,s:s,s:o,s:{s:s,s:s,s:I,s:I},s:{s:s,s:s,s:I,s:[s],s:[s]}}", "status",
+		"selected", "round", (json_int_t)c->round, "base_version", (json_int_t)c->base,
+		"deadline", deadline, "config", config, "model", "url", model_url, "etag", etag,
+		"bytes", (json_int_t)(8 + c->job->header_size + version->bytes), "version",
+		(json_int_t)c->base, "upload", "url", upload_url, "ticket", ticket, "max_bytes",
+		(json_int_t)c->job->update_max, "encodings", "dense", "dtypes", "F32");
+}
+
+static void answer_selected(struct gw_checkin *c, const struct gw_version *version)
+{
+	char ticket[TRIB_TICKET_TEXT_SIZE];
+	struct trib_exchange *x;
+	json_t *json;
+
+	if (make_ticket(c, ticket)) {
+		refuse(c, TRIB_PROBLEM_INTERNAL, "no ticket");
+		return;
+	}
+	json = selected_json(c, version, ticket);
+	x = leave(c);
+	if (!x) {
+		json_decref(json);
+		return;
+	}
+	gw_count(GW_M_CHECKINS_SELECTED, 1);
+	gw_reply_json(x, 200, json);
+}
+
+static void on_version(const struct trib_value *value, void *arg)
+{
+	struct gw_checkin *c = arg;
+	struct gw_version version;
+
+	if (!value || trib_value_type(value) != TRIB_VALUE_TEXT ||
+	    gw_version_read(c->base, trib_value_text(value), &version)) {
+		refuse(c, TRIB_PROBLEM_UNAVAILABLE, "the base model's record cannot be read");
+		return;
+	}
+	gw_job_learn(c->job, &version);
+	answer_selected(c, &version);
+}
+
+static void on_reloaded(struct gw_job *job, enum trib_problem problem, const char *detail,
+			void *arg);
+
+static void selected(struct gw_checkin *c)
+{
+	char key[GW_JOB_KEY_SIZE];
+	char field[16];
+	struct gw_version version;
+
+	if (!c->x) {
+		checkin_free(c);
+		return;
+	}
+	if (!c->job->layout) { /* the model came after we read the job */
+		if (c->reloaded) {
+			refuse(c, TRIB_PROBLEM_UNAVAILABLE, "the job's record has no model");
+			return;
+		}
+		c->reloaded = true;
+		gw_load(c->worker, c->job_id, true, on_reloaded, c);
+		return;
+	}
+	if (gw_job_version(c->job, c->base, &version)) {
+		answer_selected(c, &version);
+		return;
+	}
+	(void)snprintf(key, sizeof(key), "trib:{%s}:models", c->job->id);
+	(void)snprintf(field, sizeof(field), "%u", c->base);
+	if (trib_redis_send(c->worker->redis, on_version, c, "HGET", key, field, NULL)) {
+		refuse(c, TRIB_PROBLEM_UNAVAILABLE, "too many calls outstanding");
+	}
+}
+
+static void on_reloaded(struct gw_job *job, enum trib_problem problem, const char *detail,
+			void *arg)
+{
+	struct gw_checkin *c = arg;
+
+	if (!job) {
+		refuse(c, problem, detail);
+		return;
+	}
+	(void)gw_job_put(c->job);
+	c->job = job;
+	selected(c);
+}
+
+/* ---- asking ---- */
+
+static int read_u32(const struct trib_value *value, uint32_t *ret_number)
+{
+	const char *text = trib_value_text(value);
+	uint64_t number;
+	int rc;
+
+	if (trib_value_type(value) == TRIB_VALUE_INTEGER) {
+		long long n = trib_value_integer(value);
+
+		*ret_number = (uint32_t)n;
+		return n < 0 || n > UINT32_MAX ? -1 : 0;
+	}
+	rc = trib_parse_u64(text, strlen(text), 0, UINT32_MAX, &number);
+	if (rc == 0) {
+		*ret_number = (uint32_t)number;
+	}
+	return rc;
+}
+
+static int read_selected(struct gw_checkin *c, const struct trib_value *value)
+{
+	long long deadline = trib_value_integer(trib_value_at(value, 3));
+	long long lease = trib_value_integer(trib_value_at(value, 5));
+
+	if (trib_value_count(value) < 6 || deadline <= 0 || lease <= 0 ||
+	    read_u32(trib_value_at(value, 1), &c->round) ||
+	    read_u32(trib_value_at(value, 2), &c->base) ||
+	    trib_copy(c->update, sizeof(c->update), trib_value_text(trib_value_at(value, 4)))) {
+		return -1;
+	}
+	c->deadline_ms = (uint64_t)deadline;
+	c->lease_ms = (uint64_t)lease;
+	return 0;
+}
+
+static void answer_done(struct gw_checkin *c, const char *state)
+{
+	json_t *json = json_pack("{s:s,s:s}", "status", "done", "state", state);
+	struct trib_exchange *x = leave(c);
+
+	if (!x) {
+		json_decref(json);
+		return;
+	}
+	gw_count(GW_M_CHECKINS_DONE, 1);
+	gw_reply_json(x, 200, json);
+}
+
+static void on_again(bool good, void *arg)
+{
+	struct gw_checkin *c = arg;
+
+	if (good) {
+		selected(c);
+	} else {
+		refuse(c, TRIB_PROBLEM_UNAUTHENTICATED, "the token is not valid any more");
+	}
+}
+
+/* It may have been held for long: is the token still good? */
+static void confirm(struct gw_checkin *c)
+{
+	if (gw_grant_fresh(&c->grant)) {
+		selected(c);
+	} else if (gw_grant_again(c->worker, c->job_id, &c->grant, on_again, c)) {
+		refuse(c, TRIB_PROBLEM_UNAVAILABLE, "too many calls outstanding");
+	}
+}
+
+static void on_checkin(const struct trib_value *value, void *arg)
+{
+	struct gw_checkin *c = arg;
+	const char *word = value ? trib_value_text(trib_value_at(value, 0)) : "";
+	const char *more = value ? trib_value_text(trib_value_at(value, 1)) : "";
+
+	if (!value || trib_value_type(value) != TRIB_VALUE_ARRAY) {
+		refuse(c, TRIB_PROBLEM_UNAVAILABLE, "Redis refused");
+	} else if (strcmp(word, "SELECTED") == 0) {
+		if (read_selected(c, value)) {
+			refuse(c, TRIB_PROBLEM_INTERNAL, "check-in not understood");
+			return;
+		}
+		confirm(c);
+	} else if (strcmp(word, "WAIT") == 0) {
+		wait(c, more);
+	} else if (strcmp(word, "PAUSED") == 0) {
+		wait(c, "paused");
+	} else if (strcmp(word, "NOMODEL") == 0) {
+		wait(c, "nomodel");
+	} else if (strcmp(word, "DONE") == 0) {
+		answer_done(c, more);
+	} else if (strcmp(word, "NOJOB") == 0) {
+		gw_jobs_drop(&c->worker->gw->jobs, c->job_id);
+		refuse(c, TRIB_PROBLEM_NO_SUCH_JOB, NULL);
+	} else {
+		refuse(c, TRIB_PROBLEM_INTERNAL, "check-in not understood");
+	}
+}
+
+static void ask(struct gw_checkin *c)
+{
+	char candidate[TRIB_ID_TEXT_SIZE];
+	struct trib_id id = trib_id_make();
+
+	unhold(c);
+	c->again = false;
+	c->wakes = c->worker->wakes;
+	trib_id_print("upd_", &id, candidate);
+	if (trib_redis_send(c->worker->redis, on_checkin, c, "FCALL", "trib_checkin", "1",
+			    c->job->key, c->client, candidate, NULL)) {
+		refuse(c, TRIB_PROBLEM_UNAVAILABLE, "too many calls outstanding");
+	}
+}
+
+static void on_loaded(struct gw_job *job, enum trib_problem problem, const char *detail, void *arg)
+{
+	struct gw_checkin *c = arg;
+
+	if (!job) {
+		refuse(c, problem, detail);
+		return;
+	}
+	c->job = job;
+	if (!c->x) {
+		checkin_free(c);
+		return;
+	}
+	ask(c);
+}
+
+/* ---- the request ---- */
+
+static void on_body(struct trib_exchange *x, const char *body, size_t size)
+{
+	struct gw_checkin *c = trib_exchange_data(x);
+	char reason[160];
+	json_t *json = NULL;
+	const char *client;
+	unsigned wait_s = trib_http_prefer_wait(trib_exchange_request(x), WAIT_MAX_S);
+
+	if (trib_json_parse(body, size, &json, reason)) {
+		refuse(c, TRIB_PROBLEM_BAD_REQUEST, reason);
+		return;
+	}
+	client = trib_json_text(json, "client_id", "");
+	if (!json_is_object(json) || !trib_client_id_valid(client) ||
+	    trib_copy(c->client, sizeof(c->client), client)) {
+		json_decref(json);
+		refuse(c, TRIB_PROBLEM_BAD_REQUEST,
+		       "client_id: 1 to 64 of A-Z a-z 0-9 . _ : - is needed");
+		return;
+	}
+	json_decref(json);
+	if (!trib_exchange_speaks_for(x, c->client)) {
+		gw_count(GW_M_TLS_WRONG_CLIENT, 1);
+		refuse(c, TRIB_PROBLEM_FORBIDDEN, "client_id is not the certificate's client");
+		return;
+	}
+	if (!gw_grant_fits(&c->grant, c->client)) {
+		gw_count(GW_M_DENIED_403, 1);
+		refuse(c, TRIB_PROBLEM_FORBIDDEN, "the token is another client's");
+		return;
+	}
+	c->until_ms = wait_s ? trib_clock_ms() + wait_s * 1000ull - EARLY_MS : 0;
+	gw_load(c->worker, c->job_id, false, on_loaded, c);
+}
+
+static void on_gone_early(void *data)
+{
+	checkin_free(data);
+}
+
+static void on_body_begin(struct trib_exchange *x, const char *body, size_t size)
+{
+	struct gw_checkin *c = trib_exchange_data(x);
+
+	trib_exchange_attach(x, c, on_gone);
+	on_body(x, body, size);
+}
+
+void gw_checkin_begin(struct gw_worker *worker, struct trib_exchange *x, const char *job,
+		      const struct gw_grant *grant)
+{
+	struct gw_checkin *c;
+
+	if (!gw_key_known(worker->gw)) {
+		gw_unavailable(worker, x, "not connected to Redis yet");
+		return;
+	}
+	c = trib_alloc(sizeof(*c));
+	if (!c || trib_copy(c->job_id, sizeof(c->job_id), job)) {
+		trib_free(c);
+		gw_refuse(x, TRIB_PROBLEM_INTERNAL, NULL);
+		return;
+	}
+	c->worker = worker;
+	c->x = x;
+	c->grant = *grant;
+	trib_exchange_attach(x, c, on_gone_early);
+	trib_http_want_buffer(x, BODY_MAX, on_body_begin);
+}
+
+/* ---- what is held ---- */
+
+void gw_checkins_wake(struct gw_worker *worker, const char *job)
+{
+	struct gw_checkin *c;
+
+	worker->wakes++;
+	TAILQ_FOREACH(c, &worker->waiters, entry) {
+		c->again |= job[0] == '\0' || strcmp(c->job_id, job) == 0;
+	}
+	gw_checkins_tick(worker);
+}
+
+void gw_checkins_tick(struct gw_worker *worker)
+{
+	uint64_t now = trib_clock_ms();
+	struct gw_checkin *c = TAILQ_FIRST(&worker->waiters);
+	unsigned asked = 0;
+
+	while (c && asked < ASKS_PER_TURN) {
+		struct gw_checkin *next = TAILQ_NEXT(c, entry);
+
+		if (c->again || now >= c->ask_ms || now >= c->until_ms) {
+			ask(c); /* a last time when its time is over: wait() then answers */
+			asked++;
+		}
+		c = next;
+	}
+}
+
+void gw_checkins_stop(struct gw_worker *worker)
+{
+	struct gw_checkin *c;
+
+	while ((c = TAILQ_FIRST(&worker->waiters))) {
+		unhold(c);
+		answer_wait(c, "stopping");
+	}
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gateway/model_file.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int map_file(int fd, struct gw_model *model)
+{
+	struct stat st;
+	uint64_t header;
+	void *memory;
+
+	if (fstat(fd, &st)) {
+		return -errno;
+	}
+	if (!S_ISREG(st.st_mode) || st.st_size < 10) {
+		return -EBADMSG;
+	}
+	if (pread(fd, &header, sizeof(header), 0) != (ssize_t)sizeof(header)) {
+		return -EBADMSG;
+	}
+	model->size = (uint64_t)st.st_size;
+	header = le64toh(header);
+	if (header > model->size - 8 || model->size - 8 - header != model->version.bytes) {
+		return -EBADMSG;
+	}
+	memory = mmap(NULL, model->size, PROT_READ, MAP_SHARED, fd, 0);
+	if (memory == MAP_FAILED) {
+		return -errno;
+	}
+	(void)madvise(memory, model->size, MADV_SEQUENTIAL);
+	model->memory = memory;
+	return 0;
+}
+
+int gw_model_open(const char *dir, const char *job, const struct gw_version *version,
+		  struct gw_model **ret_model)
+{
+	char path[4096];
+	struct gw_model *model;
+	int fd;
+	int rc;
+
+	rc = snprintf(path, sizeof(path), "%s/%s/v%u.safetensors", dir, job, version->version);
+	if (rc < 0 || (size_t)rc >= sizeof(path)) {
+		return -ENAMETOOLONG;
+	}
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0) {
+		return -errno;
+	}
+	model = trib_alloc(sizeof(*model));
+	if (!model) {
+		(void)close(fd);
+		return -ENOMEM;
+	}
+	model->refs = 1;
+	model->version = *version;
+	rc = map_file(fd, model);
+	(void)close(fd);
+	if (rc) {
+		(void)gw_model_put(model);
+		return rc;
+	}
+	*ret_model = model;
+	return 0;
+}
+
+struct gw_model *gw_model_put(struct gw_model *model)
+{
+	if (model && __atomic_sub_fetch(&model->refs, 1, __ATOMIC_ACQ_REL) == 0) {
+		if (model->memory) {
+			(void)munmap((void *)(uintptr_t)model->memory, model->size);
+		}
+		trib_free(model);
+	}
+	return NULL;
+}
+
+struct gw_model *gw_job_model(struct gw_job *job, uint32_t version)
+{
+	struct gw_model *found = NULL;
+
+	(void)pthread_mutex_lock(&job->lock);
+	for (size_t i = 0; i < GW_JOB_MODELS && job->models[i]; i++) {
+		if (job->models[i]->version.version == version) {
+			found = job->models[i];
+			memmove(&job->models[1], &job->models[0], i * sizeof(job->models[0]));
+			job->models[0] = found;
+			(void)__atomic_add_fetch(&found->refs, 1, __ATOMIC_RELAXED);
+			break;
+		}
+	}
+	(void)pthread_mutex_unlock(&job->lock);
+	return found;
+}
+
+void gw_job_keep_model(struct gw_job *job, struct gw_model *model)
+{
+	struct gw_model *out = NULL;
+	bool known = false;
+
+	(void)pthread_mutex_lock(&job->lock);
+	for (size_t i = 0; i < GW_JOB_MODELS; i++) {
+		known |=
+			job->models[i] && job->models[i]->version.version == model->version.version;
+	}
+	if (!known) {
+		out = job->models[GW_JOB_MODELS - 1];
+		memmove(&job->models[1], &job->models[0],
+			(GW_JOB_MODELS - 1) * sizeof(job->models[0]));
+		job->models[0] = model;
+		(void)__atomic_add_fetch(&model->refs, 1, __ATOMIC_RELAXED);
+	}
+	(void)pthread_mutex_unlock(&job->lock);
+	(void)gw_model_put(out);
+}

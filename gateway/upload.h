@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * PUT updates/{u}: from the head to the receipt. Worker thread.
+ *
+ *   LOADING -> RESERVING -> (ATTACHING) -> RECEIVING -> COMMITTING -> done
+ *                  \-> DRAINING (a replay: only its CRC is wanted) -> done
+ *
+ * An upload outlives its exchange once it commits: the slot's fate does not depend on the client.
+ */
+#ifndef TRIB_GATEWAY_UPLOAD_H
+#define TRIB_GATEWAY_UPLOAD_H
+
+#include "gateway/intake.h"
+#include "gateway/receipt.h"
+#include "gateway/upload_head.h"
+#include "gateway/worker.h"
+
+enum gw_upload_state {
+	GW_UPLOAD_LOADING,
+	GW_UPLOAD_RESERVING,
+	GW_UPLOAD_ATTACHING,
+	GW_UPLOAD_RECEIVING,
+	GW_UPLOAD_DRAINING,
+	GW_UPLOAD_COMMITTING,
+};
+
+struct gw_upload {
+	TAILQ_ENTRY(gw_upload) entry; /* ATTACHING */
+	struct gw_worker *worker;
+	struct trib_exchange *x; /* NULL: the client is gone */
+	enum gw_upload_state state;
+	struct gw_upload_head head;
+	struct gw_job *job; /* pinned */
+	char job_id[TRIB_JOB_ID_SIZE];
+	struct gw_live live;
+	bool entered;           /* live is in the job's list */
+	bool reserved;          /* trib_release is owed if it does not commit */
+	struct gw_slots *slots; /* pinned */
+	bool holds;             /* slot, gen: ours, in state slot_state */
+	enum trib_slot_state slot_state;
+	uint32_t slot;
+	uint32_t gen;
+	struct gw_intake intake;
+	struct gw_header *header; /* pinned */
+	uint64_t until_ms;        /* ATTACHING */
+	struct trib_timer *retry; /* COMMITTING: Redis answered an error */
+	uint32_t tries;
+	uint64_t counted_weight; /* what Redis said: discounted weight, and round; 0 = not said */
+	uint32_t counted_round;
+	/* of a replay: what was committed */
+	char dup_digest[GW_BODY_DIGEST_SIZE];
+	uint64_t dup_ms;
+};
+
+void gw_upload_begin(struct gw_worker *worker, struct trib_exchange *x, const char *job,
+		     const char *update);
+/* The agent answered for `job`, or the job is gone ("": any). */
+void gw_uploads_attached(struct gw_worker *worker, const char *job);
+void gw_uploads_tick(struct gw_worker *worker);
+
+/* ---- shared by upload.c, upload_receive.c and upload_commit.c only ---- */
+/* Ends it with a problem: slot back, reservation released, answer sent, freed. */
+void gw_upload_refuse(struct gw_upload *u, enum trib_problem problem, const char *detail);
+/* Lets go of everything (slot back, release owed) and frees. Returns the exchange to answer, with
+ * nothing of ours attached, or NULL. */
+struct trib_exchange *gw_upload_leave(struct gw_upload *u);
+/* The slot is ours: asks for the body. */
+void gw_upload_receive(struct gw_upload *u);
+/* A replay: asks for the body to throw it away. */
+void gw_upload_drain(struct gw_upload *u);
+/* All checks passed. */
+void gw_upload_commit(struct gw_upload *u);
+
+#endif

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * /healthz, /readyz, /metrics and /state (what the agent believes, for people and tests).
+ */
+#include "orchestrator/agent/agent.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/json.h"
+#include "common/metrics.h"
+
+enum {
+	M_FIXED = AGENT_M_COUNT
+};
+enum gauge {
+	G_REDIRECTED = M_FIXED,
+	G_RELAYED,
+	G_DEAD,
+	G_DROPPED,
+	G_FUNCTIONS,
+	G_JOBS,
+	G_ARENA,
+	G_ARENA_USED,
+	G_SLOT_FREE,
+	G_SLOT_FILLING,
+	G_SLOT_READY,
+	G_SLOT_CLAIMED,
+	G_SKMSG,
+	G_COUNT
+};
+
+static struct trib_metric metrics[G_COUNT] = {
+	[AGENT_M_SPAWNS] = { "tributary_agg_cold_starts_total", NULL, "Functions forked",
+			     TRIB_COUNTER, 0, 0 },
+	[AGENT_M_SPAWN_US] = { "tributary_agg_spawn_seconds_sum", NULL,
+			       "Time from asking to forked", TRIB_COUNTER, 1e-6, 0 },
+	[AGENT_M_CRASHES] = { "tributary_agg_crashes_total", NULL, "Functions that died unasked",
+			      TRIB_COUNTER, 0, 0 },
+	[AGENT_M_REPLAYED] = { "tributary_agg_replayed_total", NULL,
+			       "Slots given out again after a crash", TRIB_COUNTER, 0, 0 },
+	[AGENT_M_UPDATES] = { "tributary_agent_updates_total", NULL,
+			      "Committed updates taken into the queue", TRIB_COUNTER, 0, 0 },
+	[AGENT_M_ROUNDS] = { "tributary_agent_rounds_total", NULL, "Rounds aggregated on this node",
+			     TRIB_COUNTER, 0, 0 },
+	[AGENT_M_LOST] = { "tributary_slot_lost_total", NULL,
+			   "Updates declared lost with their memory", TRIB_COUNTER, 0, 0 },
+	[AGENT_M_ORPHANS] = { "tributary_slot_orphans_total", NULL,
+			      "READY slots of a dead gateway committed again", TRIB_COUNTER, 0, 0 },
+	[AGENT_M_BAD] = { "tributary_desc_bad_total", NULL, "Descriptors that failed a check",
+			  TRIB_COUNTER, 0, 0 },
+	[AGENT_M_NACKS] = { "tributary_desc_nacks_total", NULL, "Descriptors a function refused",
+			    TRIB_COUNTER, 0, 0 },
+	[AGENT_M_SCANS] = { "tributary_slot_scans_total", NULL, "Scans of a segment", TRIB_COUNTER,
+			    0, 0 },
+	[AGENT_M_RING_MISSED] = { "tributary_ring_full_total", NULL, "Hints not sent, ring full",
+				  TRIB_COUNTER, 0, 0 },
+	[AGENT_M_STALLED] = { "tributary_agg_stalled_total", NULL,
+			      "Functions killed for standing still with work in hand", TRIB_COUNTER,
+			      0, 0 },
+	[G_REDIRECTED] = { "tributary_desc_sent_total", "how=\"redirected\"",
+			   "Descriptors by carrier", TRIB_COUNTER, 0, 0 },
+	[G_RELAYED] = { "tributary_desc_sent_total", "how=\"relayed\"", "Descriptors by carrier",
+			TRIB_COUNTER, 0, 0 },
+	[G_DEAD] = { "tributary_desc_dead_letters_total", NULL,
+		     "Descriptors the kernel could not deliver", TRIB_COUNTER, 0, 0 },
+	[G_DROPPED] = { "tributary_desc_dropped_total", NULL, "Descriptors nobody could take",
+			TRIB_COUNTER, 0, 0 },
+	[G_FUNCTIONS] = { "tributary_agg_processes", NULL, "Live functions", TRIB_GAUGE, 0, 0 },
+	[G_JOBS] = { "tributary_agent_jobs", NULL, "Jobs with memory on this node", TRIB_GAUGE, 0,
+		     0 },
+	[G_ARENA] = { "tributary_arena_bytes", NULL, "Shared memory this node may use", TRIB_GAUGE,
+		      0, 0 },
+	[G_ARENA_USED] = { "tributary_arena_used_bytes", NULL, "Shared memory handed to jobs",
+			   TRIB_GAUGE, 0, 0 },
+	[G_SLOT_FREE] = { "tributary_slots", "state=\"free\"", "Slots by state", TRIB_GAUGE, 0, 0 },
+	[G_SLOT_FILLING] = { "tributary_slots", "state=\"filling\"", "Slots by state", TRIB_GAUGE,
+			     0, 0 },
+	[G_SLOT_READY] = { "tributary_slots", "state=\"ready\"", "Slots by state", TRIB_GAUGE, 0,
+			   0 },
+	[G_SLOT_CLAIMED] = { "tributary_slots", "state=\"claimed\"", "Slots by state", TRIB_GAUGE,
+			     0, 0 },
+	[G_SKMSG] = { "tributary_transport_skmsg", NULL, "1 when the kernel routes descriptors",
+		      TRIB_GAUGE, 0, 0 },
+};
+
+void agent_count(enum agent_metric metric, int64_t amount)
+{
+	trib_metric_add(&metrics[metric], amount);
+}
+
+static void slots_of(const struct agent_job *job, uint64_t counts[4])
+{
+	for (uint32_t i = 0; i < job->segment.header.slot_count; i++) {
+		counts[trib_slot_load(trib_segment_record(&job->segment, i)).state & 3]++;
+	}
+}
+
+static void refresh(const struct agent *agent)
+{
+	struct trib_transport_stats stats;
+	uint64_t counts[4] = { 0 };
+	uint64_t functions = 0;
+
+	trib_transport_stats(agent->transport, &stats);
+	for (uint32_t i = 0; i < AGENT_JOBS_MAX; i++) {
+		const struct agent_job *job = agent->jobs[i];
+
+		if (!job || job->segment.data_fd < 0) {
+			continue;
+		}
+		slots_of(job, counts);
+		for (uint32_t f = AGENT_TOP; f <= job->fn_high; f++) {
+			functions += job->fns[f].pid > 0;
+		}
+	}
+	trib_metric_set(&metrics[G_REDIRECTED], (int64_t)stats.redirected);
+	trib_metric_set(&metrics[G_RELAYED], (int64_t)stats.relayed);
+	trib_metric_set(&metrics[G_DEAD], (int64_t)stats.dead_letters);
+	trib_metric_set(&metrics[G_DROPPED], (int64_t)stats.dropped);
+	trib_metric_set(&metrics[G_FUNCTIONS], (int64_t)functions);
+	trib_metric_set(&metrics[G_JOBS], agent->job_count);
+	trib_metric_set(&metrics[G_ARENA], (int64_t)agent->options.arena_bytes);
+	trib_metric_set(&metrics[G_ARENA_USED], (int64_t)agent->arena_used);
+	for (int i = 0; i < 4; i++) {
+		trib_metric_set(&metrics[G_SLOT_FREE + i], (int64_t)counts[i]);
+	}
+	trib_metric_set(&metrics[G_SKMSG],
+			trib_transport_mode(agent->transport) == TRIB_TRANSPORT_SKMSG);
+}
+
+static json_t *function_state(const struct agent *agent, const struct agent_job *job, uint32_t i)
+{
+	static const char *const names[] = { "none", "live", "waiting" };
+	const struct agent_fn *fn = &job->fns[i];
+	struct trib_route_stats r = { 0, 0, 0 };
+	struct trib_partial_totals t = { 0, 0 };
+
+	if (trib_transport_route_stats(agent->transport, TRIB_ROUTE(job->index, i), &r)) {
+		r.messages = 0;
+	}
+	if (fn->has_partial) {
+		t = trib_partial_totals(&fn->partial);
+	}
+	return json_pack("{s:i,s:s,s:s,s:i,s:i,s:I,s:I,s:I,s:I,s:i}", "index", (int)i, "role",
+			 i == AGENT_TOP ? "top" : "leaf", "state", names[fn->state], "pid", fn->pid,
+			 "outstanding", (int)fn->outstanding, "updates", (json_int_t)t.updates,
+			 "messages", (json_int_t)r.messages, "bytes", (json_int_t)r.bytes,
+			 "queue_us", (json_int_t)r.queue_us, "crashes", (int)fn->crashes);
+}
+
+static json_t *job_state(const struct agent *agent, const struct agent_job *job)
+{
+	static const char *const phases[] = { "idle",       "collecting", "flushing",
+					      "finalising", "writing",    "reporting" };
+	uint64_t counts[4] = { 0 };
+	json_t *functions = json_array();
+	struct trib_partial_totals folded = agent_round_folded(job);
+
+	if (job->segment.data_fd >= 0) {
+		slots_of(job, counts);
+	}
+	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
+		(void)json_array_append_new(functions, function_state(agent, job, i));
+	}
+	return json_pack("{s:s,s:i,s:b,s:i,s:s,s:b,s:I,s:I,s:i,s:I,s:{s:I,s:I,s:I,s:I},s:o}", "job",
+			 job->id, "index", (int)job->index, "ready", job->ready, "round",
+			 (int)job->round, "phase", phases[job->phase], "closing", job->closing,
+			 "folded", (json_int_t)folded.updates, "expected",
+			 (json_int_t)job->expected, "pending", (int)job->pending_count, "bytes",
+			 (json_int_t)job->reserved_bytes, "slots", "free", (json_int_t)counts[0],
+			 "filling", (json_int_t)counts[1], "ready", (json_int_t)counts[2],
+			 "claimed", (json_int_t)counts[3], "functions", functions);
+}
+
+static void reply_state(struct agent *agent, struct trib_exchange *x)
+{
+	struct trib_transport_stats s;
+	json_t *jobs = json_array();
+	json_t *all;
+	char *text;
+
+	trib_transport_stats(agent->transport, &s);
+	for (uint32_t i = 0; i < AGENT_JOBS_MAX; i++) {
+		if (agent->jobs[i]) {
+			(void)json_array_append_new(jobs, job_state(agent, agent->jobs[i]));
+		}
+	}
+	all = json_pack(
+		"{s:s,s:i,s:i,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "node", agent->options.node,
+		"pid", (int)getpid(), "zygote_pid", agent->zygote_pid, "transport",
+		trib_transport_mode(agent->transport) == TRIB_TRANSPORT_SKMSG ? "skmsg" : "relay",
+		"why", trib_transport_explain(agent->transport), "redirected",
+		(json_int_t)s.redirected, "relayed", (json_int_t)s.relayed, "dead_letters",
+		(json_int_t)s.dead_letters, "dropped", (json_int_t)s.dropped, "arena_bytes",
+		(json_int_t)agent->options.arena_bytes, "arena_used", (json_int_t)agent->arena_used,
+		"jobs", jobs);
+	text = all ? trib_json_print(all) : NULL;
+	json_decref(all);
+	if (!text) {
+		trib_http_problem(x, TRIB_PROBLEM_INTERNAL, NULL, 0);
+		return;
+	}
+	trib_http_reply(x, 200, "application/json", text, strlen(text));
+	trib_free(text);
+}
+
+static void reply_metrics(struct agent *agent, struct trib_exchange *x)
+{
+	char *text;
+
+	refresh(agent);
+	text = trib_metrics_print(metrics, G_COUNT, "agent");
+	if (!text) {
+		trib_http_problem(x, TRIB_PROBLEM_INTERNAL, NULL, 0);
+		return;
+	}
+	trib_http_reply(x, 200, "text/plain; version=0.0.4", text, strlen(text));
+	trib_free(text);
+}
+
+static void on_request(struct trib_exchange *x, const struct trib_http_request *request, void *arg)
+{
+	struct agent *agent = arg;
+	const char *path = request->path;
+
+	if (request->method != TRIB_HTTP_GET && request->method != TRIB_HTTP_HEAD) {
+		trib_http_problem(x, TRIB_PROBLEM_METHOD_NOT_ALLOWED, NULL, 0);
+	} else if (strcmp(path, "/healthz") == 0) {
+		trib_http_reply(x, 200, "text/plain", "ok\n", 3);
+	} else if (strcmp(path, "/readyz") == 0) {
+		if (trib_redis_connected(agent->redis) && agent->zygote_fd >= 0) {
+			trib_http_reply(x, 200, "text/plain", "ok\n", 3);
+		} else {
+			trib_http_problem(x, TRIB_PROBLEM_UNAVAILABLE, "Redis is not connected",
+					  1000);
+		}
+	} else if (strcmp(path, "/metrics") == 0) {
+		reply_metrics(agent, x);
+	} else if (strcmp(path, "/state") == 0) {
+		reply_state(agent, x);
+	} else {
+		trib_http_problem(x, TRIB_PROBLEM_NO_SUCH_PATH, NULL, 0);
+	}
+}
+
+int agent_admin_start(struct agent *agent)
+{
+	const struct trib_httpd_handler handler = { .on_request = on_request, .arg = agent };
+	int rc;
+
+	agent->admin_fd = -1;
+	if (!agent->options.admin[0]) {
+		return 0;
+	}
+	rc = trib_listen(agent->options.admin, &agent->admin_fd);
+	if (rc) {
+		return rc;
+	}
+	return trib_httpd_new(agent->loop, agent->admin_fd, &trib_httpd_limits_default, &handler,
+			      &agent->admin);
+}
+
+void agent_admin_stop(struct agent *agent)
+{
+	agent->admin = trib_httpd_free(agent->admin);
+	if (agent->admin_fd >= 0) {
+		(void)close(agent->admin_fd);
+	}
+}

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The node agent: owns the node's shared memory, spawns and feeds aggregator functions, reports to
+ * Redis. One thread, one loop; a writer thread for model files (writer.c).
+ *
+ * What must survive the agent is never only here: slots (segment), sums (partials) are memfds that
+ * the keeper also holds; rounds are in Redis. So a restarted agent rebuilds everything below from
+ * those three (adopt.c), and a wrong guess is settled by the slot word, the partial's journal or
+ * the Redis function, never by this memory.
+ */
+#ifndef TRIB_AGENT_AGENT_H
+#define TRIB_AGENT_AGENT_H
+
+#include "bpf/transport.h"
+#include "common/httpd.h"
+#include "common/loop.h"
+#include "common/redis.h"
+#include "shm/channel.h"
+#include "shm/descriptor_check.h"
+#include "shm/function.h"
+#include "shm/link.h"
+#include "shm/partial.h"
+#include "shm/segment.h"
+
+#define AGENT_JOBS_MAX      1024u
+#define AGENT_LINKS_MAX     4u
+#define AGENT_FUNCTIONS_MAX 65u /* per job; [0] unused, [1] the top, [2..] leaves */
+#define AGENT_TOP           1u
+
+struct agent;
+struct agent_job;
+struct agent_link;
+
+enum agent_fn_state {
+	AGENT_FN_NONE, /* no process; the partial may exist */
+	AGENT_FN_LIVE, /* spawned (or being spawned) and being fed */
+	AGENT_FN_WAIT, /* died; comes back at `respawn_ms` */
+};
+
+struct agent_fn {
+	struct agent_job *job;
+	uint32_t index; /* route index and partial index */
+	enum agent_fn_state state;
+	int pid; /* 0 until the zygote answered */
+	int pidfd;
+	struct trib_io *pid_io;
+	struct trib_endpoint *endpoint;
+	int control_fd; /* our end, non-blocking */
+	bool has_partial;
+	struct trib_partial partial;
+	uint32_t outstanding; /* slots given and not acknowledged */
+	uint32_t reset_round; /* the round its partial was last told to serve; 0 = none yet */
+	bool flushed;         /* FLUSH sent in this round */
+	bool has_base;        /* FN_BASE / FN_OUT given in this life and round */
+	bool children_known[AGENT_FUNCTIONS_MAX];
+	uint32_t crashes; /* in this round */
+	uint64_t respawn_ms;
+	uint64_t spawned_ns;
+};
+
+enum agent_note_where {
+	AGENT_NOTE_NONE,
+	AGENT_NOTE_PENDING,
+	AGENT_NOTE_OUT
+};
+
+struct agent_note {      /* what we believe of a slot */
+	uint8_t where;   /* enum agent_note_where */
+	uint8_t fn;      /* OUT: whom we gave it to */
+	bool committing; /* READY slot of a dead gateway, commit under way */
+	uint32_t gen;
+};
+
+enum agent_phase {
+	AGENT_IDLE, /* no round that concerns us */
+	AGENT_COLLECTING,
+	AGENT_FLUSHING,   /* leaves -> top */
+	AGENT_FINALISING, /* MODEL sent to the top */
+	AGENT_WRITING,    /* writer thread */
+	AGENT_REPORTING,  /* task_done under way or done; waits for the publication */
+};
+
+struct agent_job {
+	struct agent *agent;
+	char id[TRIB_JOB_ID_SIZE];
+	char key[TRIB_JOB_ID_SIZE + 16]; /* trib:{id}:job */
+	uint32_t index;                  /* node-local */
+	bool ready;                      /* segment and parameters known */
+	bool retiring;
+	struct trib_segment segment;
+	uint64_t reserved_bytes;  /* of the arena */
+	struct agent_note *notes; /* slot_count */
+	uint32_t *pending;        /* ring of slots, capacity slot_count */
+	uint32_t pending_head;
+	uint32_t pending_count;
+	/* parameters, constant for the job's life */
+	uint64_t elements;
+	uint64_t payload;
+	enum trib_accumulate accumulate;
+	uint32_t scale_bits;
+	uint32_t input;
+	double lr;
+	uint32_t leaves; /* wanted; 0 = auto */
+	/* transport */
+	struct trib_endpoint *hub;
+	int hub_fd;
+	struct trib_io *hub_io;
+	struct trib_descriptor_reader reader;
+	struct agent_fn fns[AGENT_FUNCTIONS_MAX];
+	uint32_t fn_high; /* functions 1..fn_high exist */
+	uint32_t turn;    /* round robin */
+	/* the round */
+	enum agent_phase phase;
+	uint32_t round;
+	uint32_t base;
+	uint64_t expected; /* committed on this node, once closing */
+	uint64_t weight_expected;
+	uint64_t divisor; /* of the sum, fixed point; 0 = its own weights */
+	bool closing;
+	bool syncing;
+	bool sync_again;
+	bool informed; /* the record's answer about the round has come since `ready` */
+	uint64_t synced_ms;
+	uint64_t busy_ms;     /* last time anything happened */
+	uint64_t mismatch_ms; /* since when counts disagree; 0 = they do not */
+	uint64_t recommit_ms; /* when READY slots were last asked about for that */
+	uint64_t scanned_ms;
+	uint64_t progress; /* of its functions, and since when it stands still */
+	uint64_t progress_ms;
+	bool report_sent; /* REPORTING: an answer is awaited, or it was good */
+	int out_fd;       /* finalised model, elements * 4 */
+	void *out;
+	char digest[40];
+	/* gateways waiting for ATTACH */
+	struct agent_link *waiting[AGENT_LINKS_MAX];
+	uint32_t waiting_count;
+};
+
+struct agent_link {
+	struct agent *agent;
+	int fd;
+	struct trib_io *io;
+	int pid; /* SO_PEERCRED */
+	uint32_t workers;
+	bool greeted;
+	struct trib_channels channels;
+	int agent_bell; /* eventfd: gateway -> us */
+	int gateway_bell;
+	struct trib_io *bell_io;
+};
+
+struct agent_options {
+	const char *node;
+	const char *socket;
+	const char *redis;
+	const char *keeper;
+	const char *models;
+	const char *transport;
+	const char *admin;
+	const char *aggregator;
+	const char *data_url;
+	const char *addr_file;
+	uint64_t arena_bytes;
+	uint64_t credit;
+	uint64_t leaves_max;
+	uint64_t idle_ms;
+	uint64_t fold_delay_us; /* tests */
+};
+
+struct agent_writer;
+
+struct agent {
+	struct trib_loop *loop;
+	struct agent_options options;
+	struct trib_redis *redis;
+	struct trib_redis *wakes;
+	struct trib_transport *transport;
+	struct trib_httpd *admin;
+	int admin_fd;
+	int keeper_fd; /* -1: not connected */
+	int link_fd;
+	struct trib_io *link_io;
+	struct trib_timer *tick;
+	struct trib_timer *beat;
+	struct agent_link links[AGENT_LINKS_MAX];
+	struct agent_job *jobs[AGENT_JOBS_MAX]; /* by node-local index */
+	uint32_t job_count;
+	uint64_t arena_used;
+	int zygote_fd;
+	int zygote_pid;
+	struct trib_io *zygote_io;
+	struct { /* spawns the zygote has not answered yet, in order */
+		struct agent_fn *fn;
+		uint64_t life;
+	} spawns[256];
+	uint32_t spawn_head;
+	uint32_t spawn_count;
+	struct agent_writer *writer;
+	int mourned_pid;    /* a gateway whose link broke; its slots are orphans once it is dead */
+	bool gateway_fresh; /* the connected gateway had no segment before it greeted us */
+	/* the walk over the record's jobs, for those that count updates we know nothing of */
+	bool walking;
+	uint64_t walked_ms; /* 0: at once */
+	uint32_t walk_offset;
+};
+
+/* jobs.c */
+struct agent_job *agent_job_find(struct agent *agent, const char *id);
+/* Finds or makes the record (not yet ready). NULL: table full or no memory. */
+struct agent_job *agent_job_get(struct agent *agent, const char *id);
+/* Makes a record around an adopted segment (taken). NULL on trouble (segment closed). */
+struct agent_job *agent_job_adopt(struct agent *agent, struct trib_segment *segment);
+/* Asks Redis how the job stands and acts on the answer (rounds.c). */
+void agent_job_sync(struct agent_job *job);
+/* Everything of the job on this node goes: functions, partials, segment, routes. */
+void agent_job_drop(struct agent_job *job, const char *why);
+/* The same, and the updates it held are declared lost in Redis first. */
+void agent_job_lose(struct agent_job *job, const char *why);
+TRIB_MUST_CHECK int agent_job_parameters(struct agent_job *job, const struct trib_value *sync);
+void agent_job_attach(struct agent_job *job, struct agent_link *link);
+void agent_jobs_wake(struct agent *agent, const char *message);
+void agent_jobs_tick(struct agent *agent);
+
+/* slots.c */
+/* Scans the segment: CLAIMED slots we do not know become pending (or free, if folded). */
+void agent_slots_scan(struct agent_job *job);
+/* READY -> commit again. A live gateway's own commit of that slot is not disturbed: both are of one
+ * place, so whichever comes second is answered SAME, and the slot word decides the rest. */
+void agent_slots_recommit(struct agent_job *job);
+/* The gateway died: FILLING -> FREE, READY -> commit again. */
+void agent_slots_orphans(struct agent_job *job);
+void agent_slot_claimed(struct agent_job *job, uint32_t slot, uint32_t gen);
+void agent_slot_free(struct agent_job *job, uint32_t slot);
+/* Frees CLAIMED slots of rounds before `round`. */
+void agent_slots_drop_before(struct agent_job *job, uint32_t round);
+uint32_t agent_slot_holder(const struct agent_job *job, uint32_t slot, uint32_t gen);
+bool agent_slot_folded(const struct agent_job *job, uint32_t slot, uint32_t gen);
+void agent_slot_requeue(struct agent_job *job, uint32_t slot);
+
+/* functions.c */
+/* pidfd of a process: fd or -errno. */
+int agent_pidfd(int pid);
+TRIB_MUST_CHECK int agent_zygote_start(struct agent *agent);
+void agent_zygote_stop(struct agent *agent);
+/* Brings function `index` to life (making its partial if need be). 0 or -errno. */
+TRIB_MUST_CHECK int agent_fn_start(struct agent_job *job, uint32_t index);
+void agent_fn_stop(struct agent_fn *fn); /* process and endpoint; the partial stays */
+void agent_fn_drop_partial(struct agent_fn *fn);
+/* Gives the top whatever it lacks: children's partials, base, out. */
+TRIB_MUST_CHECK int agent_fn_equip_top(struct agent_job *job, bool with_model);
+TRIB_MUST_CHECK int agent_fn_send(struct agent_fn *fn, struct trib_descriptor *descriptor);
+void agent_fn_tick(struct agent_job *job, uint64_t now_ms);
+
+/* rounds.c */
+void agent_round_synced(struct agent_job *job, const struct trib_value *sync);
+void agent_round_dispatch(struct agent_job *job); /* hand out what is pending */
+void agent_round_advance(struct agent_job *job);  /* close if all is folded, and so on */
+void agent_round_ack(struct agent_job *job, const struct trib_descriptor *descriptor);
+void agent_round_fn_died(struct agent_fn *fn);
+struct trib_partial_totals agent_round_folded(const struct agent_job *job);
+
+/* writer.c: model files. done(job id, rc, digest) on the loop. */
+struct agent_write {
+	char job[TRIB_JOB_ID_SIZE];
+	uint32_t job_index;
+	uint32_t round;
+	uint32_t version; /* to be written; header is taken from v0 */
+	uint64_t bytes;
+	int out_fd; /* duplicate, owned */
+	int rc;
+	char digest[40];
+};
+TRIB_MUST_CHECK int agent_writer_new(struct trib_loop *loop, const char *models,
+				     void (*done)(struct agent_write *write, void *arg), void *arg,
+				     struct agent_writer **ret_writer);
+struct agent_writer *agent_writer_free(struct agent_writer *writer);
+TRIB_MUST_CHECK int agent_writer_put(struct agent_writer *writer, const struct agent_write *write);
+void agent_round_written(struct agent_write *write, void *arg);
+/* <models>/<job>/v<version>.safetensors; returns fd and where its data begins. */
+int agent_model_open(const struct agent *agent, const char *job, uint32_t version,
+		     uint64_t *ret_offset);
+
+/* Removes the model files of a deleted job (names that are ours only). */
+void agent_models_purge(const struct agent *agent, const char *job);
+
+/* link.c */
+TRIB_MUST_CHECK int agent_links_start(struct agent *agent);
+void agent_links_tick(struct agent *agent);
+void agent_links_stop(struct agent *agent);
+void agent_link_segment(struct agent_link *link, const struct agent_job *job, const char *id,
+			int result);
+void agent_links_detach(struct agent *agent, const char *id);
+void agent_links_freed(struct agent *agent, const struct agent_job *job, uint32_t slot,
+		       uint32_t gen);
+bool agent_links_any(const struct agent *agent);
+
+/* adopt.c */
+void agent_adopt(struct agent *agent);
+int agent_keeper(struct agent *agent); /* connected fd or -errno */
+void agent_keep_segment(struct agent_job *job);
+TRIB_MUST_CHECK int agent_keep_partial(struct agent_fn *fn);
+void agent_unkeep(struct agent *agent, const char *format, ...) TRIB_PRINTF(2, 3);
+
+/* admin.c */
+TRIB_MUST_CHECK int agent_admin_start(struct agent *agent);
+void agent_admin_stop(struct agent *agent);
+
+enum agent_metric {
+	AGENT_M_SPAWNS,
+	AGENT_M_SPAWN_US,
+	AGENT_M_CRASHES,
+	AGENT_M_REPLAYED,
+	AGENT_M_UPDATES,
+	AGENT_M_ROUNDS,
+	AGENT_M_LOST,
+	AGENT_M_ORPHANS,
+	AGENT_M_BAD,
+	AGENT_M_NACKS,
+	AGENT_M_SCANS,
+	AGENT_M_RING_MISSED,
+	AGENT_M_STALLED,
+	AGENT_M_COUNT
+};
+void agent_count(enum agent_metric metric, int64_t amount);
+
+#endif

@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * tributary-agent: the node's arm of the control plane. See agent.h.
+ */
+#include "orchestrator/agent/agent.h"
+
+#include <errno.h>
+#include <linux/capability.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/options.h"
+#include "common/privilege.h"
+
+#define TICK_BUSY_MS 20
+#define TICK_IDLE_MS 500
+#define BEAT_MS      3000
+
+static const char usage[] =
+	"tributary-agent: owns a node's shared memory, runs its aggregator functions";
+
+static void default_aggregator(char *out, size_t size)
+{
+	ssize_t n = readlink("/proc/self/exe", out, size - 32);
+	char *slash;
+
+	out[n > 0 ? n : 0] = '\0';
+	slash = strrchr(out, '/');
+	if (!slash) {
+		(void)snprintf(out, size, "tributary-aggregator");
+		return;
+	}
+	(void)snprintf(slash + 1, 32, "tributary-aggregator");
+}
+
+static int parse(struct agent_options *o, int argc, char **argv)
+{
+	static char aggregator[512];
+	const struct trib_option table[] = {
+		{ "node", TRIB_OPTION_TEXT, &o->node, 0, 0, "NAME", "this node's name" },
+		{ "socket", TRIB_OPTION_TEXT, &o->socket, 0, 0, "PATH",
+		  "where the gateway connects" },
+		{ "redis", TRIB_OPTION_TEXT, &o->redis, 0, 0, "ADDR", "unix:PATH or host:port" },
+		{ "keeper", TRIB_OPTION_TEXT, &o->keeper, 0, 0, "PATH",
+		  "keeper of memfds; empty = none" },
+		{ "models", TRIB_OPTION_TEXT, &o->models, 0, 0, "DIR", "published models" },
+		{ "transport", TRIB_OPTION_TEXT, &o->transport, 0, 0, "HOW",
+		  "auto, skmsg or relay" },
+		{ "admin", TRIB_OPTION_TEXT, &o->admin, 0, 0, "ADDR", "health, metrics, state" },
+		{ "addr-file", TRIB_OPTION_TEXT, &o->addr_file, 0, 0, "PATH",
+		  "write bound addresses here" },
+		{ "aggregator", TRIB_OPTION_TEXT, &o->aggregator, 0, 0, "PATH",
+		  "the function program" },
+		{ "data-url", TRIB_OPTION_TEXT, &o->data_url, 0, 0, "URL",
+		  "this node's data plane" },
+		{ "arena-bytes", TRIB_OPTION_NUMBER, &o->arena_bytes, 1u << 20, 1ull << 44, "N",
+		  "shared memory for slots and sums" },
+		{ "credit", TRIB_OPTION_NUMBER, &o->credit, 1, TRIB_RECENT_MAX / 2, "N",
+		  "updates in hand per function" },
+		{ "leaves-max", TRIB_OPTION_NUMBER, &o->leaves_max, 1, AGENT_FUNCTIONS_MAX - 2, "N",
+		  "functions per job when the plan is automatic" },
+		{ "idle-ms", TRIB_OPTION_NUMBER, &o->idle_ms, 100, 86400000, "N",
+		  "idle time before functions exit" },
+		{ "test-fold-delay-us", TRIB_OPTION_NUMBER, &o->fold_delay_us, 0, 10000000, "N",
+		  "tests only: pause after each chunk" },
+		{ 0 },
+	};
+	int first;
+
+	default_aggregator(aggregator, sizeof(aggregator));
+	*o = (struct agent_options){
+		.node = "node",
+		.socket = "agent.sock",
+		.redis = "127.0.0.1:6379",
+		.keeper = "",
+		.models = "models",
+		.transport = "auto",
+		.admin = "",
+		.addr_file = "",
+		.aggregator = aggregator,
+		.data_url = "",
+		.arena_bytes = 1ull << 30,
+		.credit = 16,
+		.leaves_max =
+			(uint64_t)(sysconf(_SC_NPROCESSORS_ONLN) > 0 ? sysconf(_SC_NPROCESSORS_ONLN)
+								     : 1),
+		.idle_ms = 10000,
+	};
+	if (o->leaves_max > 16) {
+		o->leaves_max = 16;
+	}
+	return trib_options_parse(argc, argv, usage, table, &first);
+}
+
+static bool anything_busy(const struct agent *agent)
+{
+	for (uint32_t i = 0; i < AGENT_JOBS_MAX; i++) {
+		const struct agent_job *job = agent->jobs[i];
+
+		if (job && (!job->ready || job->pending_count || job->closing)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static void on_tick(void *arg)
+{
+	struct agent *agent = arg;
+
+	agent_links_tick(agent);
+	agent_jobs_tick(agent);
+	trib_timer_after(agent->tick,
+			 agent->mourned_pid || anything_busy(agent) ? TICK_BUSY_MS : TICK_IDLE_MS);
+}
+
+static void on_beat(void *arg)
+{
+	struct agent *agent = arg;
+	char key[96];
+	char arena[24];
+	char used[24];
+	char jobs[12];
+
+	(void)snprintf(key, sizeof(key), "trib:node:%s", agent->options.node);
+	(void)snprintf(arena, sizeof(arena), "%llu",
+		       (unsigned long long)agent->options.arena_bytes);
+	(void)snprintf(used, sizeof(used), "%llu", (unsigned long long)agent->arena_used);
+	(void)snprintf(jobs, sizeof(jobs), "%u", agent->job_count);
+	if (trib_redis_outstanding(agent->redis) < 1024 &&
+	    trib_redis_send(agent->redis, NULL, NULL, "FCALL", "trib_node_up", "1", key,
+			    agent->options.node, "10000", "url", agent->options.data_url, "arena",
+			    arena, "arena_used", used, "jobs", jobs, "transport",
+			    trib_transport_mode(agent->transport) == TRIB_TRANSPORT_SKMSG ? "skmsg"
+											  : "relay",
+			    NULL)) {
+		log_warn("main", "event=heartbeat-not-sent");
+	}
+	trib_timer_after(agent->beat, BEAT_MS);
+}
+
+static void on_message(const char *message, void *arg)
+{
+	agent_jobs_wake(arg, message);
+}
+
+static void on_again(void *arg)
+{
+	struct agent *agent = arg;
+
+	for (uint32_t i = 0; i < AGENT_JOBS_MAX; i++) {
+		if (agent->jobs[i]) {
+			agent_job_sync(agent->jobs[i]);
+		}
+	}
+}
+
+static void on_signal(int number, void *arg)
+{
+	struct agent *agent = arg;
+
+	log_info("main", "event=signal number=%d", number);
+	trib_loop_stop(agent->loop);
+}
+
+static int transport_start(struct agent *agent)
+{
+	const char *how = agent->options.transport;
+	enum trib_transport_mode mode = strcmp(how, "skmsg") == 0   ? TRIB_TRANSPORT_SKMSG
+					: strcmp(how, "relay") == 0 ? TRIB_TRANSPORT_RELAY
+								    : TRIB_TRANSPORT_AUTO;
+	int rc;
+
+	if (mode == TRIB_TRANSPORT_AUTO && strcmp(how, "auto") != 0) {
+		(void)fprintf(stderr, "tributary-agent: --transport is auto, skmsg or relay\n");
+		return -EINVAL;
+	}
+	rc = trib_transport_new(agent->loop, mode, &agent->transport);
+	if (rc) {
+		log_err("main", "event=transport-failed wanted=%s rc=%d", how, rc);
+		return rc;
+	}
+	log_info("main", "event=transport %s", trib_transport_explain(agent->transport));
+	return 0;
+}
+
+static int start(struct agent *agent)
+{
+	int rc;
+
+	if (mkdir(agent->options.models, 0700) && errno != EEXIST) {
+		return -errno;
+	}
+	rc = agent_zygote_start(agent); /* first: it should be small */
+	if (!rc) {
+		rc = transport_start(agent);
+	}
+	if (!rc) {
+		rc = agent_writer_new(agent->loop, agent->options.models, agent_round_written,
+				      agent, &agent->writer);
+	}
+	if (!rc) {
+		rc = trib_redis_new(agent->loop, agent->options.redis, &agent->redis);
+	}
+	if (!rc) {
+		rc = trib_redis_new(agent->loop, agent->options.redis, &agent->wakes);
+	}
+	if (!rc) {
+		rc = trib_redis_subscribe(agent->wakes, "trib:wake", on_message, on_again, agent);
+	}
+	if (!rc) {
+		rc = agent_links_start(agent);
+	}
+	if (!rc) {
+		rc = agent_admin_start(agent);
+	}
+	if (!rc) {
+		rc = trib_timer_new(agent->loop, on_tick, agent, &agent->tick);
+	}
+	if (!rc) {
+		rc = trib_timer_new(agent->loop, on_beat, agent, &agent->beat);
+	}
+	return rc;
+}
+
+static void stop(struct agent *agent)
+{
+	agent_links_stop(agent);
+	/* Sums stay with the keeper: only processes end here. */
+	for (uint32_t i = 0; i < AGENT_JOBS_MAX; i++) {
+		for (uint32_t f = AGENT_TOP; agent->jobs[i] && f < AGENT_FUNCTIONS_MAX; f++) {
+			agent_fn_stop(&agent->jobs[i]->fns[f]);
+		}
+	}
+	agent_zygote_stop(agent);
+	agent_admin_stop(agent);
+	agent->writer = agent_writer_free(agent->writer);
+}
+
+int main(int argc, char **argv)
+{
+	static struct agent agent = { .keeper_fd = -1, .link_fd = -1, .zygote_fd = -1 };
+	int rc;
+
+	rc = parse(&agent.options, argc, argv);
+	if (rc) {
+		return rc > 0 ? 0 : 2;
+	}
+	trib_log_init("agent", TRIB_LOG_INFO);
+	rc = trib_loop_new(&agent.loop);
+	if (!rc) {
+		rc = trib_loop_on_signal(agent.loop, SIGTERM, on_signal, &agent);
+	}
+	if (!rc) {
+		rc = trib_loop_on_signal(agent.loop, SIGINT, on_signal, &agent);
+	}
+	if (!rc) {
+		rc = start(&agent);
+	}
+	if (!rc) {
+		/* The program is loaded; sockets are still put into its maps. */
+		rc = trib_privilege_drop(1ull << CAP_BPF | 1ull << CAP_NET_ADMIN);
+	}
+	if (rc) {
+		log_err("main", "event=start-failed rc=%d detail=\"%s\"", rc, strerror(-rc));
+		return 1;
+	}
+	agent_adopt(&agent);
+	trib_timer_after(agent.tick, TICK_BUSY_MS);
+	on_beat(&agent);
+	log_info("main", "event=started node=%s arena=%llu", agent.options.node,
+		 (unsigned long long)agent.options.arena_bytes);
+	rc = trib_loop_run(agent.loop);
+	stop(&agent);
+	return rc ? 1 : 0;
+}

@@ -1,0 +1,664 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * One round on this node: hand out what waits, fold, and once the record says the round is closed
+ * and everything committed here is folded: leaves to the top, top to the model, model to a file,
+ * file to the orchestrator.
+ *
+ *   IDLE -> COLLECTING -> FLUSHING -> FINALISING -> WRITING -> REPORTING -> IDLE
+ *
+ * Every step may be repeated: descriptors are idempotent (functions know what they folded), the
+ * file is renamed into place, trib_task_done takes the first report.
+ */
+#include "orchestrator/agent/agent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+
+#define LATER_MS          50
+#define RECOMMIT_AFTER_MS 2000 /* counts differ that long: ask about READY slots */
+#define RECOMMIT_EVERY_MS 1000
+
+static bool merged(const struct agent_job *job, uint32_t leaf)
+{
+	const struct agent_fn *top = &job->fns[AGENT_TOP];
+
+	return top->has_partial && trib_partial_header(&top->partial)->round == job->round &&
+	       trib_partial_folded(&top->partial, TRIB_ITEM_PARTIAL | leaf, job->round);
+}
+
+static bool partial_of_round(const struct agent_job *job, uint32_t index)
+{
+	const struct agent_fn *fn = &job->fns[index];
+
+	return fn->has_partial && trib_partial_state(&fn->partial) != TRIB_PARTIAL_EMPTY &&
+	       trib_partial_header(&fn->partial)->round == job->round;
+}
+
+struct trib_partial_totals agent_round_folded(const struct agent_job *job)
+{
+	struct trib_partial_totals sum = { 0, 0 };
+
+	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
+		struct trib_partial_totals t;
+
+		if (!partial_of_round(job, i) || (i != AGENT_TOP && merged(job, i))) {
+			continue;
+		}
+		t = trib_partial_totals(&job->fns[i].partial);
+		sum.updates += t.updates;
+		sum.weight += t.weight;
+	}
+	return sum;
+}
+
+/* ---- what Redis says ---- */
+
+static void round_begin(struct agent_job *job, uint32_t round, uint32_t base)
+{
+	agent_slots_drop_before(job, round);
+	job->round = round;
+	job->base = base;
+	job->phase = AGENT_COLLECTING;
+	job->closing = false;
+	job->mismatch_ms = 0;
+	job->busy_ms = trib_clock_ms();
+	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
+		job->fns[i].flushed = false;
+		job->fns[i].has_base = false;
+		job->fns[i].crashes = 0;
+	}
+}
+
+static void round_over(struct agent_job *job, const char *how)
+{
+	if (job->phase != AGENT_IDLE) {
+		log_info("rounds", "event=round-over job=%s round=%u how=%s", job->id, job->round,
+			 how);
+	}
+	agent_slots_drop_before(job, job->round + 1);
+	job->phase = AGENT_IDLE;
+	job->closing = false;
+	job->mismatch_ms = 0;
+	job->busy_ms = trib_clock_ms();
+}
+
+void agent_round_synced(struct agent_job *job, const struct trib_value *sync)
+{
+	uint32_t round = (uint32_t)trib_value_integer(trib_value_at(sync, 4));
+	const char *state = trib_value_text(trib_value_at(sync, 5));
+	uint32_t base = (uint32_t)trib_value_integer(trib_value_at(sync, 6));
+
+	if (round < job->round) {
+		return; /* an answer from before */
+	}
+	job->informed = true;
+	if (strcmp(state, "published") == 0 || strcmp(state, "failed") == 0) {
+		job->round = round;
+		round_over(job, state);
+		return;
+	}
+	if (state[0] == '\0') {
+		return;
+	}
+	if (round != job->round || job->phase == AGENT_IDLE) {
+		round_begin(job, round, base);
+	}
+	job->closing = strcmp(state, "closing") == 0;
+	job->expected = (uint64_t)trib_value_integer(trib_value_at(sync, 9));
+	job->weight_expected = (uint64_t)trib_value_integer(trib_value_at(sync, 8));
+	job->divisor = (uint64_t)trib_value_integer(trib_value_at(sync, 13));
+	agent_round_dispatch(job);
+	agent_round_advance(job);
+}
+
+/* ---- handing out ---- */
+
+static uint32_t leaves_wanted(const struct agent_job *job)
+{
+	uint64_t most = job->agent->options.leaves_max;
+	uint64_t need;
+
+	if (job->leaves) {
+		return job->leaves;
+	}
+	need = (job->pending_count + TRIB_FOLD_MAX - 1) / TRIB_FOLD_MAX;
+	need = need < 1 ? 1 : need;
+	return (uint32_t)(need < most ? need : most);
+}
+
+/* One leaf: the top folds updates itself. An explicit tree: leaves 2..n+1. Auto: the top and the
+ * leaves beside it. */
+static void workers(const struct agent_job *job, uint32_t *ret_first, uint32_t *ret_last)
+{
+	uint32_t leaves = leaves_wanted(job);
+
+	if (job->leaves > 1) {
+		*ret_first = AGENT_TOP + 1;
+		*ret_last = AGENT_TOP + job->leaves;
+		return;
+	}
+	*ret_first = AGENT_TOP;
+	*ret_last = leaves;
+	if (job->leaves == 0 && job->fn_high > *ret_last && job->fn_high < AGENT_FUNCTIONS_MAX) {
+		*ret_last = job->fn_high; /* warm ones are used, none is retired mid-round */
+	}
+}
+
+static bool can_take(const struct agent_job *job, uint32_t index)
+{
+	const struct agent_fn *fn = &job->fns[index];
+
+	if (fn->has_partial && fn->flushed) {
+		return false;
+	}
+	if (partial_of_round(job, index) &&
+	    trib_partial_state(&fn->partial) == TRIB_PARTIAL_SEALED) {
+		return false;
+	}
+	return fn->outstanding < job->agent->options.credit;
+}
+
+/* The function with the least in hand; ties go round. 0: nobody can take more now. */
+static uint32_t choose(struct agent_job *job)
+{
+	uint32_t first;
+	uint32_t last;
+	uint32_t best = 0;
+	uint32_t span;
+
+	workers(job, &first, &last);
+	span = last - first + 1;
+	for (uint32_t k = 0; k < span; k++) {
+		uint32_t i = first + (job->turn + k) % span;
+
+		if (!can_take(job, i)) {
+			continue;
+		}
+		if (best == 0 || job->fns[i].outstanding < job->fns[best].outstanding) {
+			best = i;
+		}
+	}
+	job->turn++;
+	return best;
+}
+
+static int make_ready(struct agent_job *job, uint32_t index)
+{
+	struct agent_fn *fn = &job->fns[index];
+	struct trib_descriptor reset = { .kind = TRIB_DESC_RESET, .round = job->round };
+	int rc = agent_fn_start(job, index);
+	bool active;
+
+	if (rc) {
+		return rc;
+	}
+	if (fn->reset_round == job->round) {
+		return 0; /* told in this life; RESET goes before what follows on the same socket */
+	}
+	/* Looked at in this order: an op that ends meanwhile leaves the state OPEN. */
+	active = trib_partial_op_active(&fn->partial);
+	if (trib_partial_header(&fn->partial)->round == job->round &&
+	    (active || trib_partial_state(&fn->partial) != TRIB_PARTIAL_EMPTY)) {
+		fn->reset_round = job->round; /* a predecessor's sum: to be continued */
+		return 0;
+	}
+	rc = agent_fn_send(fn, &reset);
+	if (!rc) {
+		fn->reset_round = job->round;
+	}
+	return rc;
+}
+
+static int hand_out(struct agent_job *job, uint32_t index, uint32_t slot)
+{
+	struct agent_fn *fn = &job->fns[index];
+	const struct trib_slot_record *record = trib_segment_record(&job->segment, slot);
+	struct trib_descriptor update = {
+		.kind = TRIB_DESC_UPDATE,
+		.round = job->round,
+		.base = job->base,
+		.slot = slot,
+		.gen = job->notes[slot].gen,
+		.weight = record->counted,
+		.bytes = job->payload,
+		.updates = 1,
+		.sent_us = record->ready_us,
+	};
+	int rc = make_ready(job, index);
+
+	if (!rc) {
+		rc = agent_fn_send(fn, &update);
+	}
+	if (rc) {
+		return rc;
+	}
+	job->notes[slot].where = AGENT_NOTE_OUT;
+	job->notes[slot].fn = (uint8_t)index;
+	fn->outstanding++;
+	return 0;
+}
+
+static void take_head(struct agent_job *job)
+{
+	job->pending_head = (job->pending_head + 1) % job->segment.header.slot_count;
+	job->pending_count--;
+}
+
+void agent_round_dispatch(struct agent_job *job)
+{
+	uint32_t size = job->segment.header.slot_count;
+	uint32_t looked = 0;
+	bool later = false;
+	uint32_t waiting = job->pending_count;
+
+	if (!job->ready || job->phase != AGENT_COLLECTING) {
+		if (job->ready && job->pending_count && job->phase == AGENT_IDLE) {
+			agent_job_sync(job); /* an update of a round we have not heard of */
+		}
+		return;
+	}
+	while (job->pending_count && looked < waiting) {
+		uint32_t slot = job->pending[job->pending_head];
+		uint32_t round = trib_segment_record(&job->segment, slot)->counted_round;
+		uint32_t index = 0;
+
+		looked++;
+		if (round == job->round) {
+			uint32_t gen = job->notes[slot].gen;
+
+			index = agent_slot_holder(job, slot, gen);
+			if (index == 0 && agent_slot_folded(job, slot, gen)) {
+				take_head(job);
+				agent_slot_free(job, slot);
+				continue;
+			}
+			index = index ? index : choose(job);
+			if (index == 0 || hand_out(job, index, slot)) {
+				return;
+			}
+		}
+		take_head(job);
+		if (round < job->round) {
+			agent_slot_free(job, slot);
+		} else if (round > job->round) {
+			job->pending[(job->pending_head + job->pending_count) % size] = slot;
+			job->pending_count++;
+			later = true;
+		}
+	}
+	if (later && trib_clock_ms() - job->synced_ms > LATER_MS) {
+		agent_job_sync(job); /* of a round we have not heard of, or the next buffer's */
+	}
+	job->busy_ms = trib_clock_ms();
+}
+
+/* ---- what functions say ---- */
+
+static void update_acked(struct agent_job *job, const struct trib_descriptor *d)
+{
+	struct agent_note *note;
+	struct agent_fn *fn;
+
+	if (d->slot >= job->segment.header.slot_count) {
+		agent_count(AGENT_M_BAD, 1);
+		return;
+	}
+	note = &job->notes[d->slot];
+	if (note->where != AGENT_NOTE_OUT || note->gen != d->gen || note->fn != d->source) {
+		return; /* an echo of something settled otherwise */
+	}
+	fn = &job->fns[note->fn];
+	if (!fn->has_partial || !trib_partial_folded(&fn->partial, d->slot, d->gen)) {
+		agent_count(AGENT_M_BAD, 1);
+		return;
+	}
+	fn->outstanding--;
+	agent_slot_free(job, d->slot);
+}
+
+static void model_acked(struct agent_job *job)
+{
+	struct agent_write write = {
+		.job_index = job->index,
+		.round = job->round,
+		.version = job->base + 1,
+		.bytes = job->elements * sizeof(float),
+	};
+
+	if (job->phase != AGENT_FINALISING) {
+		return;
+	}
+	memcpy(write.job, job->id, sizeof(write.job));
+	write.out_fd = fcntl(job->out_fd, F_DUPFD_CLOEXEC, 3);
+	if (write.out_fd < 0 || agent_writer_put(job->agent->writer, &write)) {
+		log_err("rounds", "event=writer-refused job=%s", job->id);
+		if (write.out_fd >= 0) {
+			(void)close(write.out_fd);
+		}
+		return; /* the tick asks again */
+	}
+	job->phase = AGENT_WRITING;
+}
+
+static bool slot_still_ours(const struct agent_job *job, uint32_t slot, uint32_t gen)
+{
+	struct trib_slot_view view = trib_slot_load(trib_segment_record(&job->segment, slot));
+
+	return view.state == TRIB_SLOT_CLAIMED && view.gen == gen;
+}
+
+static void nacked(struct agent_job *job, const struct trib_descriptor *d)
+{
+	agent_count(AGENT_M_NACKS, 1);
+	log_warn("rounds", "event=nack job=%s fn=%u kind=%u reason=%u slot=%u", job->id, d->source,
+		 d->flags, d->tag, d->slot);
+	if (d->flags == TRIB_DESC_UPDATE && d->slot < job->segment.header.slot_count) {
+		struct agent_note *note = &job->notes[d->slot];
+
+		if (note->where != AGENT_NOTE_OUT || note->gen != d->gen || note->fn != d->source) {
+			return;
+		}
+		job->fns[note->fn].outstanding--;
+		job->fns[note->fn].reset_round = 0;
+		note->where = AGENT_NOTE_NONE;
+		if (trib_segment_record(&job->segment, d->slot)->counted_round < job->round) {
+			agent_slot_free(job, d->slot);
+		} else if (slot_still_ours(job, d->slot, d->gen)) {
+			agent_slot_requeue(job, d->slot);
+		}
+	} else if (d->flags == TRIB_DESC_MODEL && job->phase == AGENT_FINALISING) {
+		job->fns[AGENT_TOP].has_base = false;
+		job->phase = AGENT_FLUSHING;
+	} else if (d->flags == TRIB_DESC_PARTIAL) {
+		for (uint32_t i = AGENT_TOP + 1; i <= job->fn_high; i++) {
+			job->fns[i].flushed = false;
+			job->fns[AGENT_TOP].children_known[i] = false;
+		}
+	}
+}
+
+void agent_round_ack(struct agent_job *job, const struct trib_descriptor *d)
+{
+	job->busy_ms = trib_clock_ms();
+	if (d->source == 0 || d->source > job->fn_high) {
+		agent_count(AGENT_M_BAD, 1);
+		return;
+	}
+	if (d->kind == TRIB_DESC_NACK) {
+		nacked(job, d);
+		return;
+	}
+	if (d->kind != TRIB_DESC_ACK) {
+		agent_count(AGENT_M_BAD, 1);
+		return;
+	}
+	if (d->flags == TRIB_DESC_UPDATE) {
+		update_acked(job, d);
+	} else if (d->flags == TRIB_DESC_MODEL && d->source == AGENT_TOP &&
+		   d->round == job->round) {
+		model_acked(job);
+	}
+}
+
+/* ---- closing ---- */
+
+static bool nothing_in_flight(const struct agent_job *job)
+{
+	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
+		if (job->fns[i].outstanding ||
+		    (job->fns[i].has_partial && trib_partial_op_active(&job->fns[i].partial))) {
+			return false;
+		}
+	}
+	return true;
+}
+
+/* A fold that was cut short needs its function alive to be finished, and the top's may be a merge,
+ * for which it needs the children. */
+static void finish_cut_short(struct agent_job *job)
+{
+	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
+		struct agent_fn *fn = &job->fns[i];
+
+		if (!fn->has_partial || !trib_partial_op_active(&fn->partial)) {
+			continue;
+		}
+		if (agent_fn_start(job, i) == 0 && i == AGENT_TOP &&
+		    agent_fn_equip_top(job, false)) {
+			log_warn("rounds", "event=top-not-equipped job=%s", job->id);
+		}
+	}
+}
+
+/* Sends FLUSH to every leaf that holds something the top has not. True when none is left. */
+static bool flush_leaves(struct agent_job *job)
+{
+	bool all = true;
+
+	for (uint32_t i = AGENT_TOP + 1; i <= job->fn_high; i++) {
+		struct agent_fn *fn = &job->fns[i];
+		struct trib_descriptor flush = { .kind = TRIB_DESC_FLUSH,
+						 .round = job->round,
+						 .slot = TRIB_ROUTE(job->index, AGENT_TOP),
+						 .sent_us = trib_descriptor_now_us() };
+
+		if (!partial_of_round(job, i) || merged(job, i)) {
+			continue;
+		}
+		all = false;
+		if (agent_fn_start(job, i) || fn->flushed) {
+			continue;
+		}
+		fn->flushed = agent_fn_send(fn, &flush) == 0;
+	}
+	return all;
+}
+
+static void finalise(struct agent_job *job)
+{
+	struct trib_descriptor model = { .kind = TRIB_DESC_MODEL,
+					 .round = job->round,
+					 .base = job->base,
+					 .sent_us = trib_descriptor_now_us() };
+
+	if (agent_fn_equip_top(job, true) || agent_fn_send(&job->fns[AGENT_TOP], &model)) {
+		return;
+	}
+	job->phase = AGENT_FINALISING;
+}
+
+/* Updates that wait for the next buffer do not keep this one from closing. */
+static bool pending_of_round(const struct agent_job *job)
+{
+	uint32_t size = job->segment.header.slot_count;
+
+	for (uint32_t i = 0; i < job->pending_count; i++) {
+		uint32_t slot = job->pending[(job->pending_head + i) % size];
+
+		if (trib_segment_record(&job->segment, slot)->counted_round == job->round) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static void counts_differ(struct agent_job *job, uint64_t folded)
+{
+	uint64_t now = trib_clock_ms();
+
+	if (!job->mismatch_ms) {
+		job->mismatch_ms = now;
+		log_info("rounds", "event=counts-differ job=%s round=%u folded=%llu expected=%llu",
+			 job->id, job->round, (unsigned long long)folded,
+			 (unsigned long long)job->expected);
+	}
+	agent_slots_scan(job);
+	/* Counted, and the gateway sleeps before it could say so: nothing is lost for that. */
+	if (now - job->mismatch_ms >= RECOMMIT_AFTER_MS &&
+	    now - job->recommit_ms >= RECOMMIT_EVERY_MS) {
+		job->recommit_ms = now;
+		agent_slots_recommit(job);
+	}
+	if (job->pending_count) {
+		agent_round_dispatch(job);
+	}
+}
+
+struct report {
+	struct agent *agent;
+	char id[TRIB_JOB_ID_SIZE];
+	uint32_t round;
+};
+
+static void on_reported(const struct trib_value *value, void *arg)
+{
+	struct report *report = arg;
+	struct agent_job *job = agent_job_find(report->agent, report->id);
+	const char *word = value ? trib_value_text(trib_value_at(value, 0)) : "";
+
+	if (value && job && job->round == report->round && job->phase == AGENT_REPORTING) {
+		if (strcmp(word, "OK") == 0) {
+			agent_count(AGENT_M_ROUNDS, 1);
+		} else if (strcmp(word, "DUP") != 0) {
+			log_warn("rounds", "event=report-answer job=%s round=%u answer=%s", job->id,
+				 job->round, word);
+			if (strcmp(word, "COUNT") == 0) {
+				job->phase = AGENT_COLLECTING;
+			}
+			/* An error is no decision: the tick reports again. */
+			job->report_sent = trib_value_type(value) == TRIB_VALUE_ARRAY;
+			agent_job_sync(job);
+		}
+	}
+	trib_free(report);
+}
+
+static void report_done(struct agent_job *job)
+{
+	struct report *report = trib_alloc(sizeof(*report));
+	char round[12];
+	char count[24];
+	char weight[24];
+
+	if (!report) {
+		return;
+	}
+	report->agent = job->agent;
+	report->round = job->round;
+	memcpy(report->id, job->id, sizeof(report->id));
+	(void)snprintf(round, sizeof(round), "%u", job->round);
+	(void)snprintf(count, sizeof(count), "%llu", (unsigned long long)job->expected);
+	(void)snprintf(weight, sizeof(weight), "%llu", (unsigned long long)job->weight_expected);
+	if (trib_redis_send(job->agent->redis, on_reported, report, "FCALL", "trib_task_done", "1",
+			    job->key, round, count, weight, job->digest, job->agent->options.node,
+			    NULL)) {
+		trib_free(report);
+		return;
+	}
+	job->report_sent = true;
+}
+
+void agent_round_advance(struct agent_job *job)
+{
+	struct trib_partial_totals folded;
+
+	if (!job->ready || !job->closing) {
+		return;
+	}
+	if (job->phase == AGENT_COLLECTING) {
+		finish_cut_short(job);
+		if (job->expected == 0 || pending_of_round(job) || !nothing_in_flight(job)) {
+			return;
+		}
+		folded = agent_round_folded(job);
+		if (folded.updates != job->expected || folded.weight != job->weight_expected) {
+			counts_differ(job, folded.updates);
+			return;
+		}
+		job->mismatch_ms = 0;
+		job->phase = AGENT_FLUSHING;
+	}
+	if (job->phase == AGENT_FLUSHING) {
+		/* An explicit tree's top may not have begun. */
+		if (!partial_of_round(job, AGENT_TOP) ? make_ready(job, AGENT_TOP)
+						      : agent_fn_start(job, AGENT_TOP)) {
+			return;
+		}
+		if (agent_fn_equip_top(job, false) || !flush_leaves(job)) {
+			return;
+		}
+		finalise(job);
+	}
+	if (job->phase == AGENT_REPORTING && !job->report_sent) {
+		report_done(job);
+	}
+}
+
+void agent_round_written(struct agent_write *write, void *arg)
+{
+	struct agent *agent = arg;
+	struct agent_job *job = agent_job_find(agent, write->job);
+
+	if (!job || job->round != write->round || job->phase != AGENT_WRITING) {
+		return;
+	}
+	if (write->rc) {
+		log_err("rounds", "event=write-failed job=%s round=%u rc=%d", job->id, job->round,
+			write->rc);
+		job->phase = AGENT_FLUSHING; /* the tick tries again */
+		return;
+	}
+	memcpy(job->digest, write->digest, sizeof(job->digest));
+	job->phase = AGENT_REPORTING;
+	job->report_sent = false;
+	report_done(job);
+}
+
+/* ---- a function died ---- */
+
+void agent_round_fn_died(struct agent_fn *fn)
+{
+	struct agent_job *job = fn->job;
+	uint64_t delay = 5u << (fn->crashes < 8 ? fn->crashes : 8);
+
+	agent_fn_stop(fn);
+	fn->crashes++;
+	fn->state = AGENT_FN_WAIT;
+	fn->respawn_ms = trib_clock_ms() + (fn->crashes == 1 ? 0 : delay);
+	fn->flushed = false;
+	fn->reset_round = 0;
+	for (uint32_t i = 0; i < job->segment.header.slot_count; i++) {
+		struct agent_note *note = &job->notes[i];
+
+		if (note->where != AGENT_NOTE_OUT || note->fn != fn->index) {
+			continue;
+		}
+		if (fn->has_partial && trib_partial_folded(&fn->partial, i, note->gen)) {
+			agent_slot_free(job, i);
+		} else {
+			note->where = AGENT_NOTE_NONE;
+			agent_slot_requeue(job, i);
+		}
+	}
+	fn->outstanding = 0;
+	if (fn->index == AGENT_TOP) {
+		for (uint32_t i = AGENT_TOP + 1; i <= job->fn_high; i++) {
+			job->fns[i].flushed = false;
+		}
+	}
+	if (job->phase == AGENT_FINALISING) {
+		job->phase = AGENT_FLUSHING;
+	}
+	/* A fold cut short must be finished by a successor before anything else. */
+	if (fn->has_partial && trib_partial_op_active(&fn->partial) &&
+	    agent_fn_start(job, fn->index)) {
+		log_warn("rounds", "event=successor-later job=%s fn=%u", job->id, fn->index);
+	}
+	agent_round_dispatch(job);
+	agent_round_advance(job);
+}

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * tributary-orchestrator: REST API and round machine. One process, one loop, one thread; all that
+ * matters is in Redis, so that it may be killed any time.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/access.h"
+#include "common/id.h"
+#include "common/log.h"
+#include "common/options.h"
+#include "common/privilege.h"
+#include "orchestrator/access.h"
+#include "orchestrator/admin.h"
+#include "orchestrator/api.h"
+#include "orchestrator/api_meta.h"
+#include "orchestrator/app.h"
+#include "orchestrator/leader.h"
+#include "orchestrator/rounds.h"
+#include "orchestrator/sse.h"
+#include "orchestrator/store_redis.h"
+
+#define STOP_MS 1000 /* longest wait for giving up the lease */
+
+struct settings {
+	const char *listen;
+	const char *admin;
+	const char *redis;
+	const char *id;
+	const char *data_url;
+	const char *addr_file;
+	struct trib_tls_files tls;
+	struct trib_access_config access;
+};
+
+/* ---- wiring ---- */
+
+static void on_wake(const char *what, const char *job, void *arg)
+{
+	struct orc_app *app = arg;
+
+	if (!app->rounds || !app->sse) {
+		return;
+	}
+	if (strcmp(what, "purge") == 0) {
+		return; /* for the agents; the job is gone already */
+	}
+	if (strcmp(what, "gone") == 0) {
+		orc_rounds_forget(app->rounds, job);
+	} else {
+		orc_rounds_wake(app->rounds, job);
+	}
+	orc_sse_wake(app->sse, what, job);
+}
+
+static void on_again(void *arg)
+{
+	struct orc_app *app = arg;
+
+	orc_rounds_all(app->rounds);
+	orc_sse_again(app->sse);
+}
+
+static void on_ready(void *arg)
+{
+	struct orc_app *app = arg;
+
+	orc_leader_start(app->leader, app->store);
+}
+
+static void on_lead(void *arg)
+{
+	struct orc_app *app = arg;
+
+	orc_rounds_all(app->rounds);
+}
+
+/* ---- operators ---- */
+
+static void on_refresh(void *arg)
+{
+	struct orc_app *app = arg;
+
+	if (trib_access_refresh(app->access)) {
+		orc_sse_end_all(app->sse); /* whoever still may, comes again */
+	}
+}
+
+/* ---- the end ---- */
+
+static void stop_now(void *arg)
+{
+	struct orc_app *app = arg;
+
+	trib_loop_stop(app->loop);
+}
+
+static void on_dropped(const struct orc_reply *reply, void *arg)
+{
+	(void)reply;
+	stop_now(arg);
+}
+
+static void on_signal(int number, void *arg)
+{
+	struct orc_app *app = arg;
+	static struct trib_timer *limit; /* lives to the end of the process, once */
+
+	log_info("main", "stopping signal=%d", number);
+	if (app->stopping) {
+		stop_now(app); /* the second time: at once */
+		return;
+	}
+	app->stopping = true;
+	orc_sse_end_all(app->sse);
+	if (orc_leader_stop(app->leader, (struct orc_then){ on_dropped, app }) ||
+	    trib_timer_new(app->loop, stop_now, app, &limit)) {
+		stop_now(app);
+		return;
+	}
+	trib_timer_after(limit, STOP_MS);
+}
+
+/* ---- the beginning ---- */
+
+static int write_addresses(const struct settings *settings, int api_fd, int admin_fd)
+{
+	const char *path = settings->addr_file;
+	const char *listen = settings->listen;
+	const char *scheme = settings->tls.cert ? "https" : "http";
+	const char *colon = strrchr(listen, ':');
+	char host[128];
+	char text[512];
+	char draft[512];
+	int size;
+	int fd;
+	int rc;
+
+	(void)snprintf(host, sizeof(host), "%.*s", colon ? (int)(colon - listen) : 0, listen);
+	size = snprintf(text, sizeof(text), "{\"api\":\"%s://%s:%u\",\"admin\":\"%s://%s:%u\"}\n",
+			scheme, host, trib_listen_port(api_fd), scheme, host,
+			trib_listen_port(admin_fd));
+	if (snprintf(draft, sizeof(draft), "%s.tmp", path) >= (int)sizeof(draft)) {
+		return -ENAMETOOLONG;
+	}
+	fd = open(draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	if (fd < 0) {
+		return -errno;
+	}
+	rc = write(fd, text, (size_t)size) == size ? 0 : -EIO;
+	(void)close(fd);
+	if (!rc && rename(draft, path)) {
+		rc = -errno;
+	}
+	return rc;
+}
+
+static int make_parts(struct orc_app *app, const struct settings *settings)
+{
+	const struct orc_store_handler handler = { on_wake, on_again, on_ready, app };
+	int rc;
+
+	app->openapi = orc_openapi_print();
+	if (!app->openapi) {
+		return -ENOMEM;
+	}
+	rc = trib_access_new(&settings->access, &app->access);
+	if (!rc) {
+		rc = orc_tenants_new(&app->tenants);
+	}
+	if (!rc) {
+		rc = trib_loop_new(&app->loop);
+	}
+	if (!rc) {
+		rc = trib_timer_new(app->loop, on_refresh, app, &app->refresh);
+	}
+	if (!rc) {
+		rc = trib_loop_on_signal(app->loop, SIGTERM, on_signal, app);
+	}
+	if (!rc) {
+		rc = trib_loop_on_signal(app->loop, SIGINT, on_signal, app);
+	}
+	if (!rc) {
+		rc = orc_store_new(app->loop, settings->redis, &handler, &app->store);
+	}
+	if (!rc) {
+		rc = orc_leader_new(app->loop, app->id, on_lead, app, &app->leader);
+	}
+	if (!rc) {
+		rc = orc_rounds_new(app->loop, app->store, app->leader, &app->rounds);
+	}
+	if (!rc) {
+		rc = orc_sse_new(app->loop, app->store, app->tenants, &app->sse);
+	}
+	return rc;
+}
+
+/* Certificates may have been replaced. */
+static void on_reload(int number, void *arg)
+{
+	struct orc_app *app = arg;
+
+	(void)number;
+	(void)trib_tls_reload(app->tls); /* told */
+}
+
+static int start_tls(struct orc_app *app, const struct settings *settings)
+{
+	int rc = trib_tls_new(&settings->tls, &app->tls);
+
+	if (!rc && app->tls) {
+		rc = trib_loop_on_signal(app->loop, SIGHUP, on_reload, app);
+	}
+	return rc;
+}
+
+static int serve(struct orc_app *app, const struct settings *settings)
+{
+	int api_fd = -1;
+	int admin_fd = -1;
+	int rc = start_tls(app, settings);
+
+	if (!rc) {
+		rc = trib_listen(settings->listen, &api_fd);
+	}
+	if (!rc) {
+		rc = trib_listen(settings->admin, &admin_fd);
+	}
+	if (!rc) {
+		rc = orc_api_new(app, api_fd, &app->api);
+	}
+	if (!rc) {
+		rc = orc_admin_new(app, admin_fd, &app->admin);
+	}
+	if (!rc) {
+		trib_httpd_tls(app->api, app->tls);
+		trib_httpd_tls(app->admin, app->tls);
+		rc = trib_privilege_drop(0);
+	}
+	if (!rc && settings->addr_file) {
+		rc = write_addresses(settings, api_fd, admin_fd);
+	}
+	if (rc) {
+		log_err("main", "not-started error=%s listen=%s admin=%s", strerrordesc_np(-rc),
+			settings->listen, settings->admin);
+	} else {
+		log_info("main", "started id=%s api-port=%u admin-port=%u", app->id,
+			 trib_listen_port(api_fd), trib_listen_port(admin_fd));
+		trib_timer_every(app->refresh, TRIB_ACCESS_REFRESH_MS);
+		rc = trib_loop_run(app->loop);
+	}
+	if (app->sse) {
+		orc_sse_end_all(app->sse);
+	}
+	app->api = trib_httpd_free(app->api);
+	app->admin = trib_httpd_free(app->admin);
+	if (api_fd >= 0) {
+		(void)close(api_fd);
+	}
+	if (admin_fd >= 0) {
+		(void)close(admin_fd);
+	}
+	return rc;
+}
+
+static int run(const struct settings *settings)
+{
+	struct orc_app app = { .id = settings->id, .data_url = settings->data_url };
+	int rc = make_parts(&app, settings);
+
+	if (rc) {
+		log_err("main", "not-started error=%s redis=%s", strerrordesc_np(-rc),
+			settings->redis);
+	} else {
+		rc = serve(&app, settings);
+	}
+	app.stopping = true;
+	app.store = orc_store_free(app.store); /* answers what is outstanding */
+	app.sse = orc_sse_free(app.sse);
+	app.rounds = orc_rounds_free(app.rounds);
+	app.leader = orc_leader_free(app.leader);
+	app.refresh = trib_timer_free(app.refresh);
+	app.tenants = orc_tenants_free(app.tenants);
+	app.access = trib_access_free(app.access);
+	if (app.loop) {
+		trib_loop_free(app.loop);
+	}
+	app.tls = trib_tls_free(app.tls);
+	trib_free(app.openapi);
+	return rc ? 1 : 0;
+}
+
+/* --id must do in a lease and a token; a host's name mostly does. */
+static const char *default_id(void)
+{
+	static char name[65];
+
+	if (gethostname(name, sizeof(name) - 1) || !trib_client_id_valid(name)) {
+		return "orchestrator";
+	}
+	return name;
+}
+
+/* "http://host:port" without the slash some write at its end. */
+static const char *checked_url(const char *url)
+{
+	static char text[257];
+	size_t size = strlen(url);
+
+	if ((strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0) ||
+	    trib_copy(text, sizeof(text), url)) {
+		return NULL;
+	}
+	if (text[size - 1] == '/') {
+		text[size - 1] = '\0';
+	}
+	return text;
+}
+
+int main(int argc, char **argv)
+{
+	struct settings settings = { .listen = "127.0.0.1:8080",
+				     .admin = "127.0.0.1:9090",
+				     .redis = "127.0.0.1:6379",
+				     .id = default_id(),
+				     .data_url = "http://127.0.0.1:8081" };
+	const struct trib_option options[] = {
+		{ "listen", TRIB_OPTION_TEXT, &settings.listen, 0, 0, "ADDR", "REST API" },
+		{ "admin", TRIB_OPTION_TEXT, &settings.admin, 0, 0, "ADDR", "health and metrics" },
+		{ "redis", TRIB_OPTION_TEXT, &settings.redis, 0, 0, "ADDR", "Redis" },
+		{ "id", TRIB_OPTION_TEXT, &settings.id, 0, 0, "NAME",
+		  "who this is; unique, and the same after a restart" },
+		{ "data-url", TRIB_OPTION_TEXT, &settings.data_url, 0, 0, "URL",
+		  "where clients find the gateways" },
+		TRIB_TLS_OPTIONS(&settings.tls),
+		{ "addr-file", TRIB_OPTION_TEXT, &settings.addr_file, 0, 0, "PATH",
+		  "write the bound addresses there as JSON" },
+		TRIB_ACCESS_OPTIONS(settings.access),
+		{ 0 },
+	};
+	int first;
+	int rc =
+		trib_options_parse(argc, argv, "tributary-orchestrator [OPTIONS]", options, &first);
+
+	if (rc) {
+		return rc < 0 ? 2 : 0;
+	}
+	settings.data_url = checked_url(settings.data_url);
+	if (first != argc || !trib_client_id_valid(settings.id) || !settings.data_url) {
+		(void)fprintf(stderr, "%s: operands, --id or --data-url not valid\n", argv[0]);
+		return 2;
+	}
+	trib_log_init("orchestrator", TRIB_LOG_INFO);
+	(void)signal(SIGPIPE, SIG_IGN);
+	return run(&settings);
+}

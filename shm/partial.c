@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "shm/partial.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SEALS              (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+#define ELEMENTS_MAX       (1ull << 38)
+#define NO_CHUNK           UINT32_MAX
+#define ACCUMULATOR_OFFSET (TRIB_PARTIAL_HEADER_SIZE + TRIB_PARTIAL_UNDO_SIZE)
+
+/* Every store that the journal's promise hangs on is a put(): release for other processes, and a
+ * wall for the compiler on both sides. What a killed process leaves in shared memory is then a
+ * prefix of its puts in the order written here (a kill is a precise point in its program). */
+#define put(field, value)                                              \
+	do {                                                           \
+		__atomic_signal_fence(__ATOMIC_SEQ_CST);               \
+		__atomic_store_n(&(field), (value), __ATOMIC_RELEASE); \
+		__atomic_signal_fence(__ATOMIC_SEQ_CST);               \
+	} while (0)
+#define get(field) __atomic_load_n(&(field), __ATOMIC_ACQUIRE)
+
+static uint64_t element_size(enum trib_accumulate accumulate)
+{
+	return accumulate == TRIB_ACCUMULATE_F32 ? sizeof(float) : sizeof(int64_t);
+}
+
+uint64_t trib_partial_size(uint64_t elements, enum trib_accumulate accumulate)
+{
+	return trib_round_up(ACCUMULATOR_OFFSET + elements * element_size(accumulate),
+			     TRIB_PARTIAL_HEADER_SIZE);
+}
+
+static int map(struct trib_partial *partial)
+{
+	int protection = PROT_READ | (partial->writable ? PROT_WRITE : 0);
+	void *memory = mmap(NULL, partial->size, protection, MAP_SHARED, partial->fd, 0);
+
+	if (memory == MAP_FAILED) {
+		return -errno;
+	}
+	partial->memory = memory;
+	(void)madvise(memory, partial->size, MADV_HUGEPAGE); /* where shmem THP is on advise */
+	return 0;
+}
+
+/* In memory that nobody else knows yet. */
+static int header_fill(struct trib_partial *partial, const char *job, const char *boot,
+		       uint32_t job_index)
+{
+	struct trib_partial_header *h = trib_partial_header(partial);
+
+	h->magic = TRIB_PARTIAL_MAGIC;
+	h->version = TRIB_PARTIAL_VERSION;
+	h->job_index = job_index;
+	h->index = partial->index;
+	h->elements = partial->elements;
+	h->accumulate = (uint32_t)partial->accumulate;
+	h->chunk = TRIB_PARTIAL_CHUNK;
+	h->undo_chunk = NO_CHUNK;
+	h->state = TRIB_PARTIAL_EMPTY;
+	if (trib_copy(h->job, sizeof(h->job), job) || trib_copy(h->boot, sizeof(h->boot), boot)) {
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* NOLINTNEXTLINE(readability-function-size): seven facts, once per partial */
+int trib_partial_create(const char *job, const char *boot, uint32_t job_index, uint32_t index,
+			uint64_t elements, enum trib_accumulate accumulate,
+			struct trib_partial *ret_partial)
+{
+	struct trib_partial partial = {
+		.fd = -1,
+		.writable = true,
+		.elements = elements,
+		.accumulate = accumulate,
+		.index = index,
+	};
+	int rc;
+
+	if (elements == 0 || elements > ELEMENTS_MAX ||
+	    (uint32_t)accumulate > TRIB_ACCUMULATE_F32) {
+		return -EINVAL;
+	}
+	partial.size = trib_partial_size(elements, accumulate);
+	partial.fd = memfd_create("tributary-partial", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (partial.fd < 0) {
+		return -errno;
+	}
+	if (fchmod(partial.fd, 0600) < 0 || ftruncate(partial.fd, (off_t)partial.size) < 0 ||
+	    fcntl(partial.fd, F_ADD_SEALS, SEALS) < 0) {
+		rc = -errno;
+		goto fail;
+	}
+	rc = map(&partial);
+	if (!rc) {
+		rc = header_fill(&partial, job, boot, job_index);
+	}
+	if (rc) {
+		goto fail;
+	}
+	*ret_partial = partial;
+	return 0;
+fail:
+	trib_partial_fini(&partial);
+	return rc;
+}
+
+static int header_check(struct trib_partial *partial)
+{
+	struct trib_partial_header h; /* a copy: what is checked is what is used */
+
+	memcpy(&h, partial->memory, sizeof(h));
+	if (h.magic != TRIB_PARTIAL_MAGIC || h.version != TRIB_PARTIAL_VERSION ||
+	    h.chunk != TRIB_PARTIAL_CHUNK || h.elements == 0 || h.elements > ELEMENTS_MAX ||
+	    h.accumulate > TRIB_ACCUMULATE_F32 ||
+	    partial->size != trib_partial_size(h.elements, (enum trib_accumulate)h.accumulate)) {
+		return -EBADMSG;
+	}
+	partial->elements = h.elements;
+	partial->accumulate = (enum trib_accumulate)h.accumulate;
+	partial->index = h.index;
+	return 0;
+}
+
+int trib_partial_attach(int fd, bool writable, struct trib_partial *ret_partial)
+{
+	struct trib_partial partial = { .fd = fd, .writable = writable };
+	struct stat st;
+	int seals = fcntl(fd, F_GET_SEALS);
+	int rc = -EBADMSG;
+
+	if (seals < 0 || (seals & SEALS) != SEALS) {
+		goto fail; /* could shrink under us: SIGBUS */
+	}
+	if (fstat(fd, &st) < 0) {
+		rc = -errno;
+		goto fail;
+	}
+	if (st.st_size < (off_t)ACCUMULATOR_OFFSET) {
+		goto fail;
+	}
+	partial.size = (uint64_t)st.st_size;
+	rc = map(&partial);
+	if (!rc && partial.memory) {
+		rc = header_check(&partial);
+	}
+	if (rc) {
+		goto fail;
+	}
+	*ret_partial = partial;
+	return 0;
+fail:
+	trib_partial_fini(&partial);
+	return rc;
+}
+
+void trib_partial_fini(struct trib_partial *partial)
+{
+	if (partial->memory) {
+		(void)munmap(partial->memory, partial->size);
+	}
+	if (partial->fd >= 0) {
+		(void)close(partial->fd);
+	}
+	partial->memory = NULL;
+	partial->fd = -1;
+}
+
+struct trib_partial_header *trib_partial_header(const struct trib_partial *partial)
+{
+	return (struct trib_partial_header *)(void *)partial->memory;
+}
+
+void *trib_partial_accumulator(const struct trib_partial *partial)
+{
+	return partial->memory + ACCUMULATOR_OFFSET;
+}
+
+void *trib_partial_undo(const struct trib_partial *partial)
+{
+	return partial->memory + TRIB_PARTIAL_HEADER_SIZE;
+}
+
+uint32_t trib_partial_chunks(const struct trib_partial *partial)
+{
+	return (uint32_t)((partial->elements + TRIB_PARTIAL_CHUNK - 1) / TRIB_PARTIAL_CHUNK);
+}
+
+/* ---- reader's side ---- */
+
+enum trib_partial_state trib_partial_state(const struct trib_partial *partial)
+{
+	return (enum trib_partial_state)get(trib_partial_header(partial)->state);
+}
+
+/* An EMPTY partial holds nothing, whatever an unfinished reset has left in the tables. */
+struct trib_partial_totals trib_partial_totals(const struct trib_partial *partial)
+{
+	const struct trib_partial_header *h = trib_partial_header(partial);
+
+	if (get(h->state) == TRIB_PARTIAL_EMPTY) {
+		return (struct trib_partial_totals){ 0 };
+	}
+	return h->totals[get(h->done_seq) & 1];
+}
+
+bool trib_partial_folded(const struct trib_partial *partial, uint32_t slot, uint32_t gen)
+{
+	const struct trib_partial_header *h = trib_partial_header(partial);
+	uint64_t done = get(h->done_seq);
+
+	if (get(h->state) == TRIB_PARTIAL_EMPTY) {
+		return false;
+	}
+	for (uint32_t i = 0; i < TRIB_RECENT_MAX; i++) {
+		uint64_t seq = get(h->recent[i].seq);
+
+		if (seq > 0 && seq <= done && h->recent[i].slot == slot &&
+		    h->recent[i].gen == gen) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* A later op on an EMPTY partial is one that a reset has begun to forget. */
+bool trib_partial_op_active(const struct trib_partial *partial)
+{
+	const struct trib_partial_header *h = trib_partial_header(partial);
+	uint32_t state = get(h->state);
+
+	if (get(h->active_seq) != get(h->done_seq) + 1) {
+		return false;
+	}
+	return state == TRIB_PARTIAL_OPEN || (state == TRIB_PARTIAL_EMPTY && h->op_first);
+}
+
+/* ---- writer's side ---- */
+
+/* Of an EMPTY partial: what an earlier round has left. Any part of it may be done twice. */
+static void clear_tables(struct trib_partial_header *h)
+{
+	put(h->active_seq, h->done_seq);
+	put(h->undo_chunk, NO_CHUNK);
+	for (uint32_t i = 0; i < TRIB_RECENT_MAX; i++) {
+		put(h->recent[i].seq, 0);
+	}
+	h->totals[0] = (struct trib_partial_totals){ 0 };
+	h->totals[1] = (struct trib_partial_totals){ 0 };
+	put(h->item_total, 0);
+}
+
+void trib_partial_reset(struct trib_partial *partial, uint32_t round)
+{
+	struct trib_partial_header *h = trib_partial_header(partial);
+
+	put(h->state, TRIB_PARTIAL_EMPTY); /* from here on the old round is void, at once */
+	clear_tables(h);
+	put(h->round, round);
+}
+
+void trib_partial_seal(struct trib_partial *partial)
+{
+	struct trib_partial_header *h = trib_partial_header(partial);
+
+	if (trib_partial_op_active(partial)) {
+		return; /* finish it first: half an op must never look complete */
+	}
+	if (h->state == TRIB_PARTIAL_EMPTY) {
+		clear_tables(h);
+	}
+	put(h->state, TRIB_PARTIAL_SEALED);
+}
+
+int trib_partial_begin(struct trib_partial *partial, const struct trib_partial_item *items,
+		       uint32_t count)
+{
+	struct trib_partial_header *h = trib_partial_header(partial);
+	uint32_t state = get(h->state);
+
+	if (count == 0 || count > TRIB_FOLD_MAX) {
+		return -EINVAL;
+	}
+	if (trib_partial_op_active(partial)) {
+		return -EBUSY;
+	}
+	if (state != TRIB_PARTIAL_EMPTY && state != TRIB_PARTIAL_OPEN) {
+		return -EPERM;
+	}
+	if (state == TRIB_PARTIAL_EMPTY) {
+		clear_tables(h);
+	}
+	memcpy(h->op, items, count * sizeof(*items));
+	h->op_count = count;
+	h->op_first = state == TRIB_PARTIAL_EMPTY;
+	put(h->cursor, 0);
+	put(h->undo_chunk, NO_CHUNK);
+	put(h->active_seq, h->done_seq + 1);
+	return 0;
+}
+
+static uint8_t *chunk_memory(const struct trib_partial *partial, uint32_t chunk, size_t *ret_size)
+{
+	uint64_t first = (uint64_t)chunk * TRIB_PARTIAL_CHUNK;
+	uint64_t count = partial->elements - first;
+	uint64_t unit = element_size(partial->accumulate);
+
+	TRIB_ASSERT(chunk < trib_partial_chunks(partial));
+	*ret_size = (count < TRIB_PARTIAL_CHUNK ? count : TRIB_PARTIAL_CHUNK) * unit;
+	return (uint8_t *)trib_partial_accumulator(partial) + first * unit;
+}
+
+/* undo_chunk is believed only when it equals the cursor, so the undo of chunk c needs no clearing:
+ * while undo is written for c + 1, undo_chunk says c and the cursor c + 1. */
+void trib_partial_before_chunk(struct trib_partial *partial, uint32_t chunk)
+{
+	struct trib_partial_header *h = trib_partial_header(partial);
+	size_t size;
+	const uint8_t *memory = chunk_memory(partial, chunk, &size);
+
+	if (h->op_first) {
+		return;
+	}
+	memcpy(trib_partial_undo(partial), memory, size);
+	put(h->undo_chunk, chunk);
+}
+
+void trib_partial_after_chunk(struct trib_partial *partial, uint32_t chunk)
+{
+	put(trib_partial_header(partial)->cursor, chunk + 1);
+}
+
+/* The op's items into the list of recent ones. item_total moves last: where it has moved, a dead
+ * owner had written all of them. */
+static void enter_recent(struct trib_partial_header *h, uint64_t seq, uint32_t count)
+{
+	uint64_t at = h->item_total;
+
+	if (at >= count && h->recent[(at - count) % TRIB_RECENT_MAX].seq == seq) {
+		return;
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t place = (uint32_t)((at + i) % TRIB_RECENT_MAX);
+
+		put(h->recent[place].seq, 0);
+		put(h->recent[place].slot, h->op[i].slot);
+		put(h->recent[place].gen, h->op[i].gen);
+		put(h->recent[place].seq, seq);
+	}
+	put(h->item_total, at + count);
+}
+
+/* Repeatable: a successor may find any part of it done. */
+void trib_partial_end(struct trib_partial *partial)
+{
+	struct trib_partial_header *h = trib_partial_header(partial);
+	uint64_t seq = h->active_seq;
+	uint32_t count = h->op_count < TRIB_FOLD_MAX ? h->op_count : TRIB_FOLD_MAX;
+	struct trib_partial_totals totals = { 0 };
+
+	if (!trib_partial_op_active(partial)) {
+		return;
+	}
+	if (!h->op_first) {
+		totals = h->totals[h->done_seq & 1];
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		totals.updates += h->op[i].updates;
+		totals.weight += h->op[i].weight;
+	}
+	enter_recent(h, seq, count);
+	put(h->totals[seq & 1].updates, totals.updates);
+	put(h->totals[seq & 1].weight, totals.weight);
+	put(h->state,
+	    TRIB_PARTIAL_OPEN); /* op_first is still written down, so this may come first */
+	put(h->done_seq, seq);
+}
+
+uint32_t trib_partial_resume(struct trib_partial *partial)
+{
+	struct trib_partial_header *h = trib_partial_header(partial);
+	uint32_t cursor = get(h->cursor);
+
+	if (cursor < trib_partial_chunks(partial) && !h->op_first && h->undo_chunk == cursor) {
+		size_t size;
+		uint8_t *memory = chunk_memory(partial, cursor, &size);
+
+		memcpy(memory, trib_partial_undo(partial), size);
+	}
+	return cursor;
+}

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * A partial: the accumulator of one function for one round, in a memfd made and kept by the agent,
+ * with a small journal that makes every fold all-or-nothing across kill -9 of the function.
+ *
+ *   0      trib_partial_header (one page)
+ *   4096   undo: the accumulator chunk being changed, as it was
+ *   4096 + undo   accumulator: `elements` of int64 (exact) or float (f32)
+ *
+ * A fold (an "op") of up to 8 inputs goes: op described (begin) -> per chunk: copy chunk to undo,
+ * mark, change, advance cursor -> totals and recent list written -> done_seq = op.seq. A successor
+ * finds: no op active; or an op with cursor c: chunks < c are done, chunk c is restored from undo
+ * if it was marked, and the op goes on from c. So no fold is ever lost or doubled, and a slot can
+ * be given back as soon as its op is done, with memory of one accumulator per function.
+ *
+ * The first op of an empty partial overwrites (reads nothing, needs no undo): no zeroing pass.
+ *
+ * Owner: exactly one live function writes; the agent reads headers (and resets nothing while a
+ * function lives); the parent maps read-only after SEALED.
+ */
+#ifndef TRIB_SHM_PARTIAL_H
+#define TRIB_SHM_PARTIAL_H
+
+#include "common/base.h"
+
+#define TRIB_PARTIAL_MAGIC       0x54524150u
+#define TRIB_PARTIAL_VERSION     1
+#define TRIB_PARTIAL_HEADER_SIZE 4096u
+#define TRIB_PARTIAL_CHUNK       8192u /* elements per chunk: 64 KiB of int64, stays in L2 */
+#define TRIB_PARTIAL_UNDO_SIZE   (TRIB_PARTIAL_CHUNK * 8u)
+#define TRIB_FOLD_MAX            8u  /* inputs of one op */
+#define TRIB_RECENT_MAX          64u /* >= the largest credit */
+
+enum trib_accumulate {
+	TRIB_ACCUMULATE_EXACT = 0,
+	TRIB_ACCUMULATE_F32 = 1
+};
+
+enum trib_partial_state {
+	TRIB_PARTIAL_EMPTY = 0,
+	TRIB_PARTIAL_OPEN = 1,
+	TRIB_PARTIAL_SEALED = 2, /* immutable until reset */
+};
+
+#define TRIB_ITEM_PARTIAL 0x80000000u /* item.slot = this | partial index; gen = round */
+
+struct trib_partial_item {
+	uint32_t slot;
+	uint32_t gen;
+	uint32_t updates; /* client updates in it */
+	uint32_t reserved;
+	uint64_t weight; /* fixed point */
+};
+
+struct trib_partial_totals {
+	uint64_t updates;
+	uint64_t weight; /* fixed point; exact */
+};
+
+struct trib_partial_header {
+	uint32_t magic;
+	uint32_t version;
+	uint32_t job_index;
+	uint32_t index; /* partial number within the job */
+	uint64_t elements;
+	uint32_t accumulate;
+	uint32_t chunk;
+	char job[32];
+	char boot[32]; /* of the segment it belongs to */
+	/* journal */
+	uint32_t round;
+	uint32_t state;      /* atomic */
+	uint64_t done_seq;   /* atomic: last finished op */
+	uint64_t active_seq; /* atomic: done_seq + 1 while an op is under way, else <= done_seq */
+	uint32_t cursor;     /* atomic: next chunk of the active op */
+	uint32_t undo_chunk; /* atomic: chunk held by undo, UINT32_MAX = none */
+	uint32_t op_count;
+	uint32_t op_first; /* 1: the op overwrites */
+	struct trib_partial_item op[TRIB_FOLD_MAX];
+	struct trib_partial_totals totals[2]; /* valid one: [done_seq & 1] */
+	uint64_t item_total;                  /* items ever entered into recent */
+	struct {
+		uint32_t slot;
+		uint32_t gen;
+		uint64_t seq; /* valid when 0 < seq <= done_seq */
+	} recent[TRIB_RECENT_MAX];
+	uint64_t owner_pid;
+	uint64_t owner_start; /* field 22 of /proc/pid/stat */
+};
+_Static_assert(sizeof(struct trib_partial_header) <= TRIB_PARTIAL_HEADER_SIZE, "header page");
+
+struct trib_partial {
+	int fd; /* owned */
+	uint8_t *memory;
+	uint64_t size;
+	bool writable;
+	uint64_t elements; /* validated copies */
+	enum trib_accumulate accumulate;
+	uint32_t index;
+};
+
+uint64_t trib_partial_size(uint64_t elements, enum trib_accumulate accumulate);
+TRIB_MUST_CHECK int trib_partial_create(const char *job, const char *boot, uint32_t job_index,
+					uint32_t index, uint64_t elements,
+					enum trib_accumulate accumulate,
+					struct trib_partial *ret_partial);
+/* fd is taken, also on failure. Header and size validated. */
+TRIB_MUST_CHECK int trib_partial_attach(int fd, bool writable, struct trib_partial *ret_partial);
+void trib_partial_fini(struct trib_partial *partial);
+
+struct trib_partial_header *trib_partial_header(const struct trib_partial *partial);
+void *trib_partial_accumulator(const struct trib_partial *partial);
+void *trib_partial_undo(const struct trib_partial *partial);
+
+/* Reader's side, also after a crash. */
+enum trib_partial_state trib_partial_state(const struct trib_partial *partial);
+struct trib_partial_totals trib_partial_totals(const struct trib_partial *partial);
+bool trib_partial_folded(const struct trib_partial *partial, uint32_t slot, uint32_t gen);
+bool trib_partial_op_active(const struct trib_partial *partial);
+
+/* Writer's side (one live owner). */
+void trib_partial_reset(struct trib_partial *partial, uint32_t round); /* -> EMPTY */
+void trib_partial_seal(struct trib_partial *partial); /* -> SEALED; OPEN or EMPTY before */
+/* Describes an op of count items; -EBUSY if one is active, -EPERM when sealed. */
+TRIB_MUST_CHECK int trib_partial_begin(struct trib_partial *partial,
+				       const struct trib_partial_item *items, uint32_t count);
+/* Chunk loop: before_chunk keeps the old content in undo (no-op for the first op), after_chunk
+ * advances. Chunk c covers elements [c*CHUNK, min((c+1)*CHUNK, elements)). */
+void trib_partial_before_chunk(struct trib_partial *partial, uint32_t chunk);
+void trib_partial_after_chunk(struct trib_partial *partial, uint32_t chunk);
+/* All chunks done: totals, recent, done_seq. */
+void trib_partial_end(struct trib_partial *partial);
+/* After attach by a successor: restores a torn chunk; returns the chunk to go on from. The op's
+ * items are in the header (copy and validate them). Only if an op is active. */
+uint32_t trib_partial_resume(struct trib_partial *partial);
+uint32_t trib_partial_chunks(const struct trib_partial *partial);
+
+#endif

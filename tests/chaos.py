@@ -1,0 +1,306 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""make chaos RUNS=100 SEED=1: seeded rounds under load while processes are killed or stopped at random instants.
+
+One to three jobs at once, one to three rounds each, 1 to 8 slots or as many as fit; clients that break off, upload twice
+at once or sleep through rounds with deadlines; sometimes a further job is stopped and deleted in the middle of it all.
+After each run: every round is published (or, with a deadline, failed) with every client counted once and every receipt
+among the counted, the model is bit-equal to the integer reference of the counted updates (which is what the undisturbed
+round gives), versions rose by one, the epoch did not fall, deleted jobs left no memory.
+A run that breaks one of these prints its seed (`make chaos RUNS=1 SEED=that`). Ends with `chaos: runs R violations V`.
+"""
+import http.client
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import traceback
+import urllib.parse
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(ROOT, "tests/system"))
+from cluster import Job, Node, body_of, request, until  # noqa: E402
+
+PROCESSES = ("gateway", "agent", "orchestrator", "redis")
+NODE_LIFE = 25  # runs on one node before a fresh one
+
+
+def function_pids(node):
+    return [f["pid"] for j in node.state()["jobs"] for f in j["functions"] if f["pid"] > 0]
+
+
+def pause(pid, rng, longest=0.6):
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(rng.uniform(0.05, longest))
+    os.kill(pid, signal.SIGCONT)
+
+
+def fault(node, rng):
+    """One random fault; returns what it did."""
+    kind = rng.choice(["kill"] * 5 + ["function"] * 4 + ["sleepy"] * 2 + ["stop", "stop", "pair", "zygote"])
+    try:
+        if kind == "kill":
+            name = rng.choice(PROCESSES)
+            node.kill(name)
+            return f"kill {name}"
+        if kind == "function":
+            os.kill(rng.choice(function_pids(node)), signal.SIGKILL)
+            return "kill function"
+        if kind == "sleepy":
+            pause(rng.choice(function_pids(node)), rng, 1.5)
+            return "stop function"
+        if kind == "stop":
+            name = rng.choice(PROCESSES)
+            pid = node.kill(name, signal.SIGSTOP)
+            time.sleep(rng.uniform(0.05, 0.6))
+            os.kill(pid, signal.SIGCONT)
+            return f"stop {name}"
+        if kind == "zygote":
+            os.kill(node.state()["zygote_pid"], signal.SIGKILL)
+            return "kill zygote"
+        names = rng.sample(PROCESSES, 2)
+        for name in names:
+            node.kill(name)
+        return "kill " + " and ".join(names)
+    except (OSError, IndexError, KeyError, TypeError, AssertionError, ValueError):
+        return None
+
+
+def asked(node, path):
+    """GET from the API; 503 and broken connections (a process just came back) are asked again."""
+    end = time.monotonic() + 20
+    while True:
+        try:
+            status, _, data = request(node.api, "GET", path)
+            if status != 503:
+                assert status == 200, (path, status, data)
+                return json.loads(data)
+        except (OSError, http.client.HTTPException):
+            pass
+        assert time.monotonic() < end, f"GET {path}: no answer"
+        time.sleep(0.1)
+
+
+class Client(threading.Thread):
+    """Takes part in a job until it is over: sometimes breaks off in mid-body, uploads twice at once, or sleeps through
+    a round. What it holds receipts for is in `receipts`."""
+
+    def __init__(self, job, number, seed, lazy, until_s):
+        super().__init__()
+        self.job, self.number, self.rng, self.lazy = job, number, random.Random(seed), lazy
+        self.end, self.receipts, self.error = time.monotonic() + until_s, {}, None
+
+    def run(self):
+        try:
+            while self.turn():
+                pass
+        except BaseException as e:  # noqa: BLE001 - judged by the run
+            self.error = e
+
+    def ask(self):
+        while True:
+            assert time.monotonic() < self.end, f"client {self.number}: no end of the job"
+            try:
+                status, _, data = request(self.job.node.data, "POST", f"/v1/jobs/{self.job.id}/checkins",
+                                          {"client_id": f"c-{self.number}"}, {"Prefer": "wait=2"}, 30)
+            except (OSError, http.client.HTTPException):
+                time.sleep(0.05)
+                continue
+            if status == 404:
+                return {"status": "done"}
+            assert status in (200, 503), (status, data)
+            answer = json.loads(data)
+            if status == 200 and answer["status"] != "wait":
+                return answer
+            time.sleep(min(0.3, float(answer.get("retry_after", 0.1))))
+
+    def break_off(self, ticket):
+        x, w = self.job.update(self.number, ticket["round"])
+        body = body_of(x)
+        u = urllib.parse.urlsplit(self.job.node.data)
+        c = http.client.HTTPConnection(u.hostname, u.port, timeout=10)
+        try:
+            c.putrequest("PUT", ticket["upload"]["url"])
+            for k, v in {**self.job.headers(self.number, ticket, w), "Content-Length": str(len(body))}.items():
+                c.putheader(k, v)
+            c.endheaders()
+            c.send(body[:self.rng.randrange(len(body))])
+        except OSError:
+            pass
+        finally:
+            c.close()
+
+    def upload(self, ticket):
+        """A receipt, or None when this round is over (or the place in it) for the client."""
+        while True:
+            assert time.monotonic() < self.end, f"client {self.number}: no receipt"
+            try:
+                status, _, receipt = self.job.put(self.number, ticket, timeout=30)
+            except (OSError, http.client.HTTPException):
+                time.sleep(0.05)
+                continue
+            if status in (200, 201):
+                return receipt
+            if receipt.get("code") in ("not-selected", "round-closed", "no-such-job", "job-not-running",
+                                       "ticket-expired"):
+                return None
+            assert status in (429, 503) or receipt.get("code") == "upload-busy", (status, receipt)
+            time.sleep(float(receipt.get("retry_after", 0.1)))
+
+    def turn(self):
+        ticket = self.ask()
+        if ticket["status"] == "done":
+            return False
+        if self.rng.random() < self.lazy:
+            time.sleep(self.rng.uniform(0, 3))
+        if self.rng.random() < 0.15:
+            self.break_off(ticket)
+        twin = []
+        if self.rng.random() < 0.15:
+            twin = [threading.Thread(target=self.twin_upload, args=(ticket, twin))]
+            twin[0].start()
+        receipt = self.upload(ticket)
+        for t in twin[:1]:
+            t.join()
+        if receipt:
+            n = ticket["round"]
+            assert n not in self.receipts, f"client {self.number} counted twice in round {n}"
+            self.receipts[n] = receipt
+        return True
+
+    def twin_upload(self, ticket, out):
+        try:
+            out.append(self.upload(ticket))
+        except BaseException as e:  # noqa: BLE001
+            self.error = e
+
+
+class Trial:
+    """One job with its clients."""
+
+    def __init__(self, node, rng, seed):
+        clients = rng.randint(4, 14)
+        self.hasty = rng.random() < 0.35  # deadlines and stragglers
+        spec = {"placement": {"slots": rng.choice([0, 1, 2, 3, 8])}}
+        if self.hasty:
+            spec["sync"] = {"deadline_s": rng.choice([2, 3])}
+        self.rounds = rng.choice([1, 1, 2, 3])
+        self.job = Job(node, size=rng.choice([300, 9000, 70000, 150001]), clients=clients, seed=seed, spec=spec,
+                       leaves=rng.choice([0, 1, 2, 3, 7]), rounds=self.rounds,
+                       quorum=rng.randint(1, clients) if self.hasty else None)
+        self.crew = [Client(self.job, c, rng.random(), 0.3 if self.hasty else 0, 100) for c in range(clients)]
+        for c in self.crew:
+            c.start()
+
+    def abandon(self, rng):
+        """Stopped and deleted in the middle of whatever it does."""
+        api = self.job.node.api
+        steps = [("POST", f"/v1/jobs/{self.job.id}:stop", (200, 202, 409))] * rng.randint(1, 2)
+        for method, path, fine in steps + [("DELETE", f"/v1/jobs/{self.job.id}?purge=1", (200, 204, 404))]:
+            end = time.monotonic() + 40
+            while True:
+                try:
+                    if request(api, method, path)[0] in fine:
+                        break
+                except (OSError, http.client.HTTPException):
+                    pass
+                assert time.monotonic() < end, f"{method} {path} never answered"
+                time.sleep(0.1)
+        for c in self.crew:
+            c.join(60)
+            assert not c.is_alive() and not c.error, ("of a deleted job", c.error)
+
+    def judge(self):
+        job = self.job
+        for c in self.crew:
+            c.join(110)
+        until("node ready", job.node.ready, 30)
+        errors = [c.error for c in self.crew if c.error or c.is_alive()]
+        assert not errors, errors
+        base, version, n = job.base, 0, 0
+        while version < self.rounds:
+            n += 1
+            record = asked(job.node, f"/v1/jobs/{job.id}/rounds/{n}")
+            updates = asked(job.node, f"/v1/jobs/{job.id}/rounds/{n}/updates?limit=500")
+            counted = [int(u["client"][2:]) for u in updates["items"] if u["state"] == "accepted"]
+            assert len(set(counted)) == len(counted) == record["accepted"] and record["lost"] == 0, (n, record, counted)
+            for c in self.crew:
+                assert n not in c.receipts or c.number in counted, f"round {n}: receipt of {c.number}, not counted"
+            if record["state"] == "failed":
+                assert self.hasty, record
+                continue
+            assert record["state"] == "published", (n, record)
+            version += 1
+            model = job.published(version, timeout=20)
+            job.check(model, n, base, sorted(counted))
+            base = model
+        assert job.version() == version
+        job.delete()
+
+
+def run(node, seed):
+    rng = random.Random(seed)
+    epochs = node.redis("GET", "trib:fence")
+    trials = [Trial(node, rng, seed * 4 + i) for i in range(rng.choice([1, 1, 2, 3]))]
+    doomed = Trial(node, rng, seed * 4 + 3) if rng.random() < 0.3 else None
+    faults = []
+    for _ in range(rng.randint(1, 4)):
+        time.sleep(rng.uniform(0, 0.4))
+        what = fault(node, rng)
+        if what:
+            faults.append(what)
+    try:
+        if doomed:
+            faults.append("delete a job")
+            doomed.abandon(rng)
+        for t in trials:
+            t.judge()
+    except BaseException:
+        print(f"    after {faults}", flush=True)
+        raise
+    assert int(node.redis("GET", "trib:fence")) >= int(epochs or 0)
+    gone = [t.job.id for t in trials] + ([doomed.job.id] if doomed else [])
+    until("no memory of deleted jobs left", lambda: not {j["job"] for j in node.state()["jobs"]} & set(gone), 10)
+    return faults
+
+
+def main():
+    runs, seed = int(os.environ.get("RUNS", "50")), int(os.environ.get("SEED", "1"))
+    violations, node = 0, None
+    began = time.monotonic()
+    for i in range(runs):
+        if node is None:
+            node = Node(env={"TRIBUTARY_TEST_FOLD_DELAY_US": "800"})
+        try:
+            faults = run(node, seed + i)
+            print(f"  run {i + 1}/{runs} seed {seed + i} ok: {', '.join(faults) or 'undisturbed'}", flush=True)
+        except BaseException as e:  # noqa: BLE001 - counted
+            if isinstance(e, KeyboardInterrupt):
+                break
+            violations += 1
+            print(f"*** run {i + 1}/{runs} seed {seed + i} VIOLATION: {e}", flush=True)
+            traceback.print_exc()
+            try:
+                print(json.dumps(node.state(), indent=1))
+                print("\n".join(line for line in node.admin("gateway").splitlines()
+                                if not line.startswith("#") and not line.endswith(" 0")), flush=True)
+            except BaseException as f:  # noqa: BLE001 - best effort
+                print("no state:", f)
+            print(node.logs(6000), flush=True)
+            node.stop()
+            node = None
+        if node and (i + 1) % NODE_LIFE == 0:
+            node.stop()
+            node = None
+    if node:
+        node.stop()
+    print(f"chaos took {time.monotonic() - began:.0f} s")
+    print(f"chaos: runs {runs} violations {violations}")
+    return 1 if violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""orchestrator/functions.lua alone, on a redis-server of its own: random transitions, each of which may be sent again
+at any later time (as common/redis.c does after a broken connection). After every call the sums of the record are the
+sums of its parts, and what was counted stays counted unless it was declared lost."""
+import os
+import random
+import socket
+import subprocess
+import time
+
+import pytest
+
+from cluster import ROOT, until
+
+JOB = "trib:{job_x}:job"
+NODES = ("n1", "n2")
+
+
+class Redis:
+    def __init__(self, path):
+        self.s = socket.socket(socket.AF_UNIX)
+        self.s.connect(path)
+        self.f = self.s.makefile("rb")
+
+    def __call__(self, *words):
+        data = [str(w).encode() for w in words]
+        self.s.sendall(b"*%d\r\n" % len(data) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in data))
+        return self.read()
+
+    def read(self):
+        line = self.f.readline()[:-2]
+        kind, rest = line[:1], line[1:].decode()
+        if kind == b"$":
+            n = int(rest)
+            return None if n < 0 else self.f.read(n + 2)[:-2].decode()
+        if kind == b"*":
+            return [self.read() for _ in range(int(rest))]
+        assert kind != b"-", rest
+        return int(rest) if kind == b":" else rest
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("redis")
+    path = str(folder / "r.sock")
+    process = subprocess.Popen(["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--dir",
+                                str(folder)], stdout=subprocess.DEVNULL)
+    try:
+        until("redis", lambda: os.path.exists(path), 10)
+        r = Redis(path)
+        with open(os.path.join(ROOT, "orchestrator/functions.lua")) as f:
+            r("FUNCTION", "LOAD", "REPLACE", f.read())
+        yield r
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def pairs(flat):
+    return dict(zip(flat[::2], flat[1::2]))
+
+
+class World:
+    """What the callers of one job would do; every call is kept, to be sent again."""
+
+    def __init__(self, redis, seed, spec="{}"):
+        self.r, self.rng, self.sent = redis, random.Random(seed), []
+        self.clients = [f"c{i}" for i in range(self.rng.randint(2, 7))]
+        self.goal = self.rng.randint(1, len(self.clients))
+        self.selmax = self.rng.randint(self.goal, len(self.clients))
+        self.boot = {n: 1 for n in NODES}
+        self.tickets, self.receipts, self.serial = {}, {}, 0
+        redis("FLUSHALL")
+        self.call("job_create", "5|o", "job_x", "x", spec, self.goal, 1, self.selmax, 40, 3, 3)
+        self.call("model_init", "d0", 40, 10, "{}")
+        self.call("job_set", "5|o", "created", "running", "")
+
+    def call(self, name, *args):
+        words = ("FCALL", "trib_" + name, 1, JOB, *args)
+        self.sent.append(words)
+        return self.r(*words)
+
+    def job(self):
+        return pairs(self.r("HGETALL", JOB))
+
+    def round(self, n):
+        return pairs(self.r("HGETALL", f"trib:{{job_x}}:r:{n}"))
+
+    def over(self):
+        return int(self.job().get("pubround") or 0)
+
+    def again(self):
+        """A call of long ago arrives once more: the answer of the first was lost, its caller believes this one."""
+        words = self.rng.choice(self.sent)
+        if words[1] == "trib_node_lost":
+            return  # only ever sent before the node's memory is in use: see declare_lost in the agent
+        answer = self.r(*words)
+        if words[1] == "trib_commit":
+            self.believe(answer, *words[4:7], *words[9:11])
+
+    def believe(self, answer, client, update, at, place, node):
+        if answer[0] in ("OK", "CLOSE"):
+            at = answer[4]
+            assert (at, update) not in self.receipts, "counted twice"
+            assert place.split(":")[1] == f"b{self.boot[node]}", "counted into memory that is gone"
+            self.receipts[at, update] = (place, node)
+        elif [at for at, u in self.receipts if u == update and int(at) > self.over() and
+              self.receipts[at, u][0] == place]:
+            assert answer[0] in ("SAME", "CONFLICT"), "a slot that counts is not recognised"
+
+    def step(self):
+        now, rng = self.job(), self.rng
+        n = int(now["round"])
+        work = min(n, self.over() + 1)
+        state = self.round(work).get("state") if n else None
+        client, node = rng.choice(self.clients), rng.choice(NODES)
+        what = rng.choice(["open", "checkin", "checkin", "reserve", "release", "commit", "commit", "commit", "deadline",
+                           "done", "publish", "lost", "again", "again", "again", "nap", "pause"])
+        if what == "open":
+            self.call("round_open", "5|o", n + 1, now["version"], self.goal, rng.randint(1, self.goal), self.selmax,
+                      rng.choice([3, 40]))
+        elif what == "checkin":
+            self.serial += 1
+            answer = self.call("checkin", client, f"upd{self.serial}")
+            if answer[0] == "SELECTED":
+                self.tickets.setdefault(client, []).append((answer[4], answer[1]))
+        elif what in ("reserve", "release", "commit") and self.tickets.get(client):
+            update, at = rng.choice(self.tickets[client][-3:])
+            if rng.random() < 0.05:  # a gateway that has not heard of the node's loss yet
+                self.serial += 1
+                self.late(client, update, at, node)
+            elif what == "reserve":
+                self.call("reserve", client, update, at, rng.choice([1, 50]))
+            elif what == "release":
+                self.call("release", client, update, at)
+            else:
+                self.serial += 1
+                place = f"{node}:b{self.boot[node]}:{self.serial}:1"
+                answer = self.call("commit", client, update, at, rng.choice(["da", "db"]), rng.randint(1, 9), place,
+                                   node)
+                self.believe(answer, client, update, at, place, node)
+        elif what == "deadline" and n:
+            self.call("deadline", "5|o", n, rng.choice([0, 0, 1, 2]))
+        elif what == "done" and state == "closing":
+            r = self.round(work)
+            self.call("task_done", work, r["acc"], r["wsum"], f"m{work}", node)
+        elif what == "publish" and n:
+            self.call("publish", "5|o", work, self.round(work)["base"], f"m{work}", 40)
+        elif what == "lost" and n:
+            self.boot[node] += 1
+            self.before = self.over()
+            answer = self.call("node_lost", n, node, f"b{self.boot[node]}")
+            if answer[0] == "OK":
+                gone = [k for k, v in self.receipts.items() if int(k[0]) > self.before and v[1] == node
+                        and not self.reported(k[0])]
+                assert len(gone) == answer[1], (gone, answer)
+                for k in gone:
+                    del self.receipts[k]
+        elif what == "again":
+            self.again()
+        elif what == "nap":
+            time.sleep(0.003)
+        elif what == "pause":
+            state = rng.choice(["running", "paused"])
+            self.call("job_set", "5|o", now["state"], state, "")
+
+    def reported(self, n):
+        return "task" in self.round(n)
+
+    def late(self, client, update, at, node):
+        if self.boot[node] > 1:
+            place = f"{node}:b{self.boot[node] - 1}:{self.serial}:1"
+            self.believe(self.call("commit", client, update, at, "da", 3, place, node), client, update, at, place, node)
+
+    def check(self):
+        n = int(self.job()["round"])
+        for k in range(1, n + 1):
+            r, base = self.round(k), f"trib:{{job_x}}:r:{k}"
+            parts = {c: v.split("|") for c, v in pairs(self.r("HGETALL", base + ":upd")).items()}
+            counted = {c: v for c, v in parts.items() if v[0] == "C"}
+            assert int(r["acc"]) == len(counted), r
+            assert int(r["wsum"]) == sum(int(v[4]) for v in counted.values()), r
+            assert int(r["inflight"]) == sum(v[0] == "R" for v in parts.values()), (r, parts)
+            for node in NODES:
+                assert int(r.get("n:" + node, 0)) == sum(v[5].startswith(node + ":") for v in counted.values()), r
+            got = {u for at, u in self.receipts if at == str(k)}
+            assert got == {v[1] for v in counted.values()}, (k, self.receipts, counted)
+            assert self.r("ZCARD", base + ":sel") <= self.selmax, r
+            assert len(counted) <= self.goal
+            if k <= self.over():
+                assert r["state"] in ("published", "failed"), (k, r)
+
+
+ASYNC = '{"mode":"async","async":{"max_staleness":2}}'
+
+
+@pytest.mark.parametrize("spec", ["{}", '{"sync":{"below_quorum":"fail"}}', ASYNC])
+@pytest.mark.parametrize("piece", range(4))
+def test_random_transitions_sent_again_at_any_time(redis, piece, spec):
+    for seed in range(piece * 30, piece * 30 + 30):
+        world = World(redis, seed, spec)
+        for i in range(150):
+            try:
+                world.step()
+                world.check()
+            except AssertionError:
+                print(f"seed {seed} step {i}", *world.sent[-12:], sep="\n")
+                raise
+
+
+def test_a_buffered_commit_sent_again_after_the_next_checkin_is_recognised(redis):
+    """Its answer was lost, the client has come again since: the slot counts, so its gateway must not free it."""
+    w = World(redis, 1, ASYNC)
+    w.goal = 2
+    redis("HSET", JOB, "goal", 2, "selmax", 9)
+    w.call("round_open", "5|o", 1, 0, 2, 1, 9, 60000)
+    for c in ("a", "b", "c"):
+        w.call("checkin", c, "upd_" + c)
+    assert w.call("commit", "a", "upd_a", 1, "d", 5, "n1:b:1:1", "n1")[0] == "OK"
+    assert w.call("commit", "b", "upd_b", 1, "d", 5, "n1:b:2:1", "n1")[0] == "CLOSE"
+    late = ("commit", "c", "upd_c", 1, "d", 5, "n1:b:3:1", "n1")
+    assert w.call(*late)[0] == "OK"
+    assert w.call("task_done", 1, 2, w.round(1)["wsum"], "m1", "n1") == ["OK"]
+    assert w.call("publish", "5|o", 1, 0, "m1", 40)[0] == "OK"
+    assert w.call("checkin", "c", "upd_c2")[4] == "upd_c2"
+    assert w.call(*late)[0] == "SAME"
+    assert w.call("commit", "c", "upd_c", 1, "d", 5, "n1:b:9:1", "n1")[0] == "NORES"
