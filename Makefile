@@ -65,7 +65,7 @@ KERNELS := $(ISAS:%=$(B)/aggregator/kernels_isa.%.o)
 AGGREGATOR_LIB := $(call obj,$(filter-out aggregator/main.c aggregator/kernels_isa.c,$(call src,aggregator) $(call src,aggregator/rules))) $(KERNELS)
 AGGREGATOR := $(B)/aggregator/main.o $(AGGREGATOR_LIB)
 
-LIBS_COMMON := -levent_core -lhiredis -ljansson -ljwt -lssl -lcrypto -lisal -lxxhash
+LIBS_COMMON := -levent_core -lhiredis -ljansson -ljwt -lssl -lcrypto -lisal -lxxhash -lcurl
 LIBS_RING := -lrte_ring -lrte_eal
 PROGRAMS := $(B)/bin/tributary $(B)/bin/tributary-orchestrator $(B)/bin/tributary-agent \
 	$(B)/bin/tributary-gateway $(B)/bin/tributary-aggregator
@@ -88,7 +88,7 @@ $(B)/%.a:
 
 $(B)/bin/tributary: $(CLI) $(B)/libshm.a $(B)/libcommon.a
 	@echo "  LINK    $@"; mkdir -p $(@D)
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_COMMON) $(LIBS_RING) -lcurl $(JEMALLOC)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_COMMON) $(LIBS_RING) $(JEMALLOC)
 $(B)/bin/tributary-orchestrator: $(ORCHESTRATOR) $(B)/libcommon.a
 	@echo "  LINK    $@"; mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_COMMON) $(JEMALLOC)
@@ -111,8 +111,10 @@ $(B)/aggregator/kernels_isa.%.o: aggregator/kernels_isa.c
 	$(Q)$(CC) $(CFLAGS_ALL) -O3 $(ISA_FLAGS_$*) -DTRIB_ISA=$* -MMD -MP -c -o $@ $<
 
 # ---- generated ----
-$(B)/gen/functions_lua.o: orchestrator/functions.lua
+$(B)/gen/functions.lua: $(sort $(wildcard orchestrator/functions/*.lua))
 	@mkdir -p $(@D)
+	$(Q)cat $^ > $@
+$(B)/gen/functions_lua.o: $(B)/gen/functions.lua
 	$(Q)printf '.section .rodata\n.global trib_functions_lua\ntrib_functions_lua:\n.incbin "%s"\n.byte 0\n.section .note.GNU-stack,"",%%progbits\n' $< > $(@:.o=.S)
 	$(Q)$(CC) -c -o $@ $(@:.o=.S)
 $(B)/gen/route.bpf.o: bpf/route.bpf.c $(wildcard bpf/*.h) shm/descriptor.h

@@ -3,7 +3,7 @@
  *
  * A connection that breaks is made again with back-off (20 ms .. 1 s) and every call still without
  * an answer is sent again, in order: so only idempotent commands may be sent (every function of
- * orchestrator/functions.lua is). Nothing is ever answered that Redis has not said, but by
+ * orchestrator/functions/ is). Nothing is ever answered that Redis has not said, but by
  * trib_redis_free, which answers NULL to what is outstanding.
  */
 #ifndef TRIB_COMMON_REDIS_H

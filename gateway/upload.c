@@ -241,6 +241,10 @@ static void on_reserve(const struct trib_value *value, void *arg)
 	}
 	if (!value || trib_value_type(value) != TRIB_VALUE_ARRAY) {
 		gw_upload_refuse(u, TRIB_PROBLEM_UNAVAILABLE, "Redis refused");
+	} else if (u->holds && (u->reserved || strcmp(word, "DUP") == 0)) {
+		/* asked a second time (gw_upload_commit): the job goes on, in other memory */
+		gw_upload_refuse(u, TRIB_PROBLEM_UNAVAILABLE,
+				 "the node's memory for this job was replaced; send it again");
 	} else if (u->reserved) {
 		if (trib_value_integer(trib_value_at(value, 1)) != (long long)u->head.base) {
 			gw_upload_refuse(u, TRIB_PROBLEM_STATE_CONFLICT,
@@ -279,7 +283,7 @@ static uint64_t lease_ms(const struct gw_upload *u)
 	return ms < LEASE_MAX_MS ? ms : LEASE_MAX_MS;
 }
 
-static void reserve(struct gw_upload *u)
+void gw_upload_reserve(struct gw_upload *u)
 {
 	char round[16];
 	char lease[24];
@@ -320,7 +324,7 @@ static void on_loaded(struct gw_job *job, enum trib_problem problem, const char 
 		gw_upload_refuse(u, TRIB_PROBLEM_UPLOAD_BUSY, NULL);
 	} else {
 		u->entered = true;
-		reserve(u);
+		gw_upload_reserve(u);
 	}
 }
 

@@ -220,8 +220,8 @@ void gw_upload_commit(struct gw_upload *u)
 	struct trib_slot_record *record = trib_segment_record(&u->slots->segment, u->slot);
 
 	if (gw_slots_retired(u->slots)) {
-		gw_upload_refuse(u, TRIB_PROBLEM_UNAVAILABLE,
-				 "the node's memory for this job was replaced; send it again");
+		gw_upload_reserve(
+			u); /* the record knows why: the job is over, the round closed .. */
 		return;
 	}
 	write_record(u, record);

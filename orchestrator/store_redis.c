@@ -10,7 +10,7 @@
 
 #define LOAD_RETRY_MS 300
 
-extern const char trib_functions_lua[]; /* functions.lua, embedded by the Makefile */
+extern const char trib_functions_lua[]; /* functions/, embedded by the Makefile */
 
 static const char *const word_texts[ORC_WORD_COUNT] = {
 #define X(name, text) [ORC_##name] = (text),

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Everything the orchestrator asks of Redis, typed: the functions of functions.lua (store_redis.c)
+ * Everything the orchestrator asks of Redis, typed: the functions of functions/ (store_redis.c)
  * and the reads the API needs (store_read.c). Keys are named in store_keys.h and nowhere else.
  *
  * Loop thread only. Every call is asynchronous: 0 means that the callback will be called exactly

@@ -11,7 +11,7 @@
 #define PAGE      200 /* answers are parsed up to 1 MiB */
 
 static void tell_problem(const struct cli_service *service, const char *what,
-			 const struct cli_answer *answer)
+			 const struct trib_client_answer *answer)
 {
 	char reason[160];
 	json_t *problem = NULL;
@@ -40,7 +40,7 @@ static void tell_problem(const struct cli_service *service, const char *what,
 }
 
 int cli_api_told(const struct cli_service *service, const char *what, int rc,
-		 const struct cli_answer *answer)
+		 const struct trib_client_answer *answer)
 {
 	if (rc == -EHOSTUNREACH) {
 		cli_say("%s: no answer from %s: %s", what, service->api, answer->error);
@@ -54,17 +54,17 @@ int cli_api_told(const struct cli_service *service, const char *what, int rc,
 }
 
 static int call(const struct cli_service *service, const char *method, const char *path,
-		const char *body, struct cli_answer *answer)
+		const char *body, struct trib_client_answer *answer)
 {
 	char url[2048];
 	char key[64];
 	char id[TRIB_ID_TEXT_SIZE];
-	struct cli_request request = { .method = method,
-				       .url = url,
-				       .token = service->token,
-				       .body = body,
-				       .size = body ? strlen(body) : 0,
-				       .headers = { "Accept: application/json" } };
+	struct trib_client_request request = { .method = method,
+					       .url = url,
+					       .token = service->token,
+					       .body = body,
+					       .size = body ? strlen(body) : 0,
+					       .headers = { "Accept: application/json" } };
 
 	(void)snprintf(url, sizeof(url), "%s%s", service->api, path);
 	if (strcmp(method, "POST") == 0) {
@@ -78,10 +78,10 @@ static int call(const struct cli_service *service, const char *method, const cha
 			request.body = "";
 		}
 	}
-	return cli_http(&request, answer);
+	return trib_client_request(&request, answer);
 }
 
-static int parse(const struct cli_answer *answer, json_t **ret_json)
+static int parse(const struct trib_client_answer *answer, json_t **ret_json)
 {
 	char reason[160];
 
@@ -99,7 +99,7 @@ static int parse(const struct cli_answer *answer, json_t **ret_json)
 int cli_api(const struct cli_service *service, const char *method, const char *path,
 	    const char *body, json_t **ret_json)
 {
-	struct cli_answer answer;
+	struct trib_client_answer answer;
 	json_t *json = NULL;
 	char what[300];
 	int rc = call(service, method, path, body, &answer);
@@ -109,7 +109,7 @@ int cli_api(const struct cli_service *service, const char *method, const char *p
 	if (rc == CLI_OK && parse(&answer, &json)) {
 		rc = CLI_SERVER;
 	}
-	cli_answer_fini(&answer);
+	trib_client_answer_fini(&answer);
 	if (rc == CLI_OK && ret_json) {
 		*ret_json = json;
 	} else {
@@ -121,7 +121,7 @@ int cli_api(const struct cli_service *service, const char *method, const char *p
 int cli_api_quiet(const struct cli_service *service, const char *method, const char *path,
 		  json_t **ret_json)
 {
-	struct cli_answer answer;
+	struct trib_client_answer answer;
 	int rc = call(service, method, path, NULL, &answer);
 
 	if (rc || answer.status >= 500) {
@@ -131,7 +131,7 @@ int cli_api_quiet(const struct cli_service *service, const char *method, const c
 	} else {
 		rc = parse(&answer, ret_json) ? CLI_SERVER : CLI_OK;
 	}
-	cli_answer_fini(&answer);
+	trib_client_answer_fini(&answer);
 	return rc;
 }
 

@@ -6,7 +6,7 @@
 #define TRIB_CLIENT_CLI_API_H
 
 #include "client/cli/cli.h"
-#include "client/cli/http.h"
+#include "common/http_client.h"
 #include "common/json.h"
 
 #define CLI_JOB_ID_SIZE 64
@@ -20,7 +20,7 @@ int cli_api_quiet(const struct cli_service *service, const char *method, const c
 		  json_t **ret_json);
 /* Tells why on stderr; the exit code that fits. `what` = method and path, for the message. */
 int cli_api_told(const struct cli_service *service, const char *what, int rc,
-		 const struct cli_answer *answer);
+		 const struct trib_client_answer *answer);
 
 /* id or unique name -> id. CLI_OK or exit code (told). */
 int cli_job_id(const struct cli_service *service, const char *job, char out[CLI_JOB_ID_SIZE]);

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "client/cli/http.h"
+#include "common/http_client.h"
 
 #define WORDS_MAX 256
 
@@ -48,7 +48,7 @@ int cli_service_check(struct cli_service *service)
 		cli_say("--format: '%s' is neither table nor json", service->format);
 		return CLI_USAGE;
 	}
-	cli_http_trust(service->cacert, service->cert, service->key);
+	trib_client_trust(service->cacert, service->cert, service->key);
 	return CLI_OK;
 }
 

@@ -11,16 +11,16 @@ static int fetch(const struct cli_service *service, const char *path, FILE *file
 		 uint64_t *ret_bytes)
 {
 	char url[1024];
-	struct cli_request request = {
+	struct trib_client_request request = {
 		.method = "GET", .url = url, .token = service->token, .file = file
 	};
-	struct cli_answer answer;
+	struct trib_client_answer answer;
 	int rc;
 
 	(void)snprintf(url, sizeof(url), "%s%s", service->api, path);
-	rc = cli_api_told(service, path, cli_http(&request, &answer), &answer);
+	rc = cli_api_told(service, path, trib_client_request(&request, &answer), &answer);
 	*ret_bytes = answer.saved;
-	cli_answer_fini(&answer);
+	trib_client_answer_fini(&answer);
 	return rc;
 }
 

@@ -143,20 +143,20 @@ static bool on_tick(void *arg)
 static void follow(struct watch *w)
 {
 	char url[1024];
-	struct cli_stream stream = { .url = url,
-				     .token = w->service.token,
-				     .last_id = w->last_id,
-				     .on_event = on_event,
-				     .on_tick = on_tick,
-				     .arg = w };
+	struct trib_client_stream stream = { .url = url,
+					     .token = w->service.token,
+					     .last_id = w->last_id,
+					     .on_event = on_event,
+					     .on_tick = on_tick,
+					     .arg = w };
 
 	(void)snprintf(url, sizeof(url), "%s%s/events", w->service.api, w->path);
 	while (w->verdict < 0) {
-		struct cli_answer answer;
+		struct trib_client_answer answer;
 
 		/* Lost or refused streams are tried again; the polling in between decides. */
-		(void)!cli_http_stream(&stream, &answer);
-		cli_answer_fini(&answer);
+		(void)!trib_client_stream(&stream, &answer);
+		trib_client_answer_fini(&answer);
 		for (int i = 0; w->verdict < 0 && i < 2; i++) {
 			(void)poll(NULL, 0, AGAIN_MS / 2);
 			(void)on_tick(w);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""orchestrator/functions.lua alone, on a redis-server of its own: random transitions, each of which may be sent again
+"""orchestrator/functions/ alone, on a redis-server of its own: random transitions, each of which may be sent again
 at any later time (as common/redis.c does after a broken connection). After every call the sums of the record are the
 sums of its parts, and what was counted stays counted unless it was declared lost."""
 import os
@@ -39,6 +39,16 @@ class Redis:
         return int(rest) if kind == b":" else rest
 
 
+def library():
+    """The text that the orchestrator loads: the folder's files in the order of their names (Makefile)."""
+    folder = os.path.join(ROOT, "orchestrator/functions")
+    text = []
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name)) as f:
+            text.append(f.read())
+    return "".join(text)
+
+
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory):
     folder = tmp_path_factory.mktemp("redis")
@@ -48,8 +58,7 @@ def redis(tmp_path_factory):
     try:
         until("redis", lambda: os.path.exists(path), 10)
         r = Redis(path)
-        with open(os.path.join(ROOT, "orchestrator/functions.lua")) as f:
-            r("FUNCTION", "LOAD", "REPLACE", f.read())
+        r("FUNCTION", "LOAD", "REPLACE", library())
         yield r
     finally:
         process.terminate()

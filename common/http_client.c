@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "client/cli/http.h"
+#include "common/http_client.h"
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "common/version.h"
@@ -18,9 +19,9 @@
 
 struct transfer {
 	CURL *curl;
-	struct cli_answer *answer;
-	FILE *file;
-	const struct cli_stream *stream;
+	struct trib_client_answer *answer;
+	const struct trib_client_request *request; /* NULL: a stream */
+	const struct trib_client_stream *stream;
 	char line[LINE_MAX_];
 	size_t line_size;
 	char id[64];
@@ -35,24 +36,26 @@ static struct {
 	const char *key;
 } trust;
 
-void cli_http_trust(const char *cacert, const char *cert, const char *key)
+void trib_client_trust(const char *cacert, const char *cert, const char *key)
 {
 	trust.cacert = cacert;
 	trust.cert = cert;
 	trust.key = key;
 }
 
-static void start_library(void)
+static void initialise(void)
 {
-	static bool done;
-
-	if (!done) {
-		(void)curl_global_init(CURL_GLOBAL_DEFAULT);
-		done = true;
-	}
+	(void)curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 
-static size_t keep(struct cli_answer *answer, const char *data, size_t size)
+static void start_library(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	(void)pthread_once(&once, initialise);
+}
+
+static size_t keep(struct trib_client_answer *answer, const char *data, size_t size)
 {
 	char *bigger;
 
@@ -129,8 +132,11 @@ static size_t on_write(char *data, size_t unit, size_t count, void *arg)
 		take_stream(t, data, size);
 		return size;
 	}
-	if (status == 200 && t->file) {
-		size_t written = fwrite(data, 1, size, t->file);
+	if (status == 200 && t->request->on_data) {
+		return t->request->on_data(data, size, t->request->arg) ? size : 0;
+	}
+	if (status == 200 && t->request->file) {
+		size_t written = fwrite(data, 1, size, t->request->file);
 
 		t->answer->saved += written;
 		return written;
@@ -200,7 +206,7 @@ static int conclude(struct transfer *t, CURLcode code)
 	return 0;
 }
 
-static int transfer_init(struct transfer *t, struct cli_answer *answer)
+static int transfer_init(struct transfer *t, struct trib_client_answer *answer)
 {
 	start_library();
 	memset(answer, 0, sizeof(*answer));
@@ -213,7 +219,8 @@ static int transfer_init(struct transfer *t, struct cli_answer *answer)
 	return 0;
 }
 
-int cli_http(const struct cli_request *request, struct cli_answer *answer)
+int trib_client_request(const struct trib_client_request *request,
+			struct trib_client_answer *answer)
 {
 	struct transfer *t = trib_alloc(sizeof(*t));
 	struct curl_slist *headers;
@@ -223,7 +230,7 @@ int cli_http(const struct cli_request *request, struct cli_answer *answer)
 		trib_free(t);
 		return -EHOSTUNREACH;
 	}
-	t->file = request->file;
+	t->request = request;
 	headers = make_headers(request->headers);
 	set_common(t, request->url, headers);
 	set_token(t, request->token);
@@ -233,7 +240,12 @@ int cli_http(const struct cli_request *request, struct cli_answer *answer)
 				       (curl_off_t)request->size);
 		(void)curl_easy_setopt(t->curl, CURLOPT_POSTFIELDS, request->body);
 	}
-	if (request->file) { /* may be large: no limit but that it goes on */
+	if (request->cacert) {
+		(void)curl_easy_setopt(t->curl, CURLOPT_CAINFO, request->cacert);
+	}
+	if (request->timeout_ms) {
+		(void)curl_easy_setopt(t->curl, CURLOPT_TIMEOUT_MS, request->timeout_ms);
+	} else if (request->file || request->on_data) { /* no limit but that it goes on */
 		(void)curl_easy_setopt(t->curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
 		(void)curl_easy_setopt(t->curl, CURLOPT_LOW_SPEED_TIME, STALLED_S);
 	} else {
@@ -246,14 +258,14 @@ int cli_http(const struct cli_request *request, struct cli_answer *answer)
 	return rc;
 }
 
-void cli_answer_fini(struct cli_answer *answer)
+void trib_client_answer_fini(struct trib_client_answer *answer)
 {
 	trib_free(answer->body);
 	memset(answer, 0, sizeof(*answer));
 }
 
 /* Drives one transfer, ticking. 1 = on_tick ended it, 0 = the transfer ended (*ret_code). */
-static int drive(CURLM *multi, const struct cli_stream *stream, CURLcode *ret_code)
+static int drive(CURLM *multi, const struct trib_client_stream *stream, CURLcode *ret_code)
 {
 	for (;;) {
 		int running = 0;
@@ -276,7 +288,7 @@ static int drive(CURLM *multi, const struct cli_stream *stream, CURLcode *ret_co
 	}
 }
 
-int cli_http_stream(const struct cli_stream *stream, struct cli_answer *answer)
+int trib_client_stream(const struct trib_client_stream *stream, struct trib_client_answer *answer)
 {
 	struct transfer *t = trib_alloc(sizeof(*t));
 	const char *lines[4] = { "Accept: text/event-stream" };

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The only door to libcurl: blocking requests and one event stream, for the command line and for
+ * threads of their own in the programs (never on a loop). Any thread may call; trust is set before
+ * the first. Redirects (the orchestrator sends data-plane paths to a gateway) are followed.
+ */
+#ifndef TRIB_COMMON_HTTP_CLIENT_H
+#define TRIB_COMMON_HTTP_CLIENT_H
+
+#include <stdio.h>
+
+#include "common/base.h"
+
+struct trib_client_request {
+	const char *method; /* "GET", "POST", "DELETE" */
+	const char *url;
+	const char *body; /* NULL = none */
+	size_t size;
+	const char *headers[4]; /* "Name: value", ended by NULL */
+	const char *token;      /* bearer, NULL = none */
+	FILE *file; /* NULL, or where the body of a 200 goes instead of the answer's memory */
+	/* NULL, or what takes the body of a 200 piece by piece; false ends the transfer. */
+	bool (*on_data)(const char *data, size_t size, void *arg);
+	void *arg;
+	long timeout_ms;    /* of the whole; 0 = 120 s (with file or on_data: 60 s of silence) */
+	const char *cacert; /* PEM file; NULL = what trib_client_trust said */
+};
+
+struct trib_client_answer {
+	long status;
+	char *body; /* terminated, never NULL after success; owned */
+	size_t size;
+	uint64_t saved;  /* bytes written to `file` */
+	char error[256]; /* why there is no answer */
+};
+
+/* PEM files for https from now on, borrowed; NULL: the system's trust, no certificate of our own.
+ */
+void trib_client_trust(const char *cacert, const char *cert, const char *key);
+
+/* 0, or -EHOSTUNREACH with answer->error. trib_client_answer_fini is to be called either way. */
+TRIB_MUST_CHECK int trib_client_request(const struct trib_client_request *request,
+					struct trib_client_answer *answer);
+void trib_client_answer_fini(struct trib_client_answer *answer);
+
+struct trib_client_stream {
+	const char *url;
+	const char *token;   /* bearer, NULL = none */
+	const char *last_id; /* Last-Event-ID, or NULL */
+	/* One event, terminated strings, borrowed. */
+	void (*on_event)(const char *id, const char *type, const char *data, void *arg);
+	/* Several times a second; true ends the stream. */
+	bool (*on_tick)(void *arg);
+	void *arg;
+};
+/* Until on_tick says so (0), the server ends it or is lost (-EHOSTUNREACH; error text), or it
+ * answers something else than 200 (-EBADMSG, answer->status and ->body). */
+TRIB_MUST_CHECK int trib_client_stream(const struct trib_client_stream *stream,
+				       struct trib_client_answer *answer);
+
+#endif

@@ -1,0 +1,42 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- KEYS trib:key:ticket ; ARGV candidate (64 hex) -> the cluster's ticket key
+local function cluster_init(k, a)
+  redis.call('SETNX', k[1], a[1])
+  return redis.call('GET', k[1])
+end
+
+-- KEYS lease fence ; ARGV who ttl_ms config_epoch -> {epoch, 1 if newly taken}; {0,0,holder} if another's
+local function lease_take(k, a)
+  local cur = redis.call('GET', k[1])
+  if cur then
+    local who, ep = string.match(cur, '^(.*)|(%d+)$')
+    if who == a[1] then redis.call('PEXPIRE', k[1], a[2]); return {tonumber(ep), 0} end
+    return {0, 0, who}
+  end
+  local ep, base = redis.call('INCR', k[2]), tonumber(a[3] or '0') * 1000000000
+  if ep <= base then ep = base + 1; redis.call('SET', k[2], string.format('%.0f', ep)) end
+  redis.call('SET', k[1], a[1] .. '|' .. string.format('%.0f', ep), 'PX', a[2])
+  return {ep, 1}
+end
+-- KEYS lease ; ARGV who
+local function lease_drop(k, a)
+  local cur = redis.call('GET', k[1])
+  if cur and string.match(cur, '^(.*)|%d+$') == a[1] then redis.call('DEL', k[1]); return 1 end
+  return 0
+end
+
+-- KEYS trib:node:<n> ; ARGV node ttl_ms field value ... (agent heartbeat)
+local function node_up(k, a)
+  redis.call('SADD', 'trib:nodes', a[1])
+  local fresh = redis.call('EXISTS', k[1]) == 0
+  local f = {}
+  for i = 3, #a do f[#f + 1] = a[i] end
+  redis.call('HSET', k[1], unpack(f))
+  redis.call('PEXPIRE', k[1], a[2])
+  return fresh and 1 or 0
+end
+
+redis.register_function('trib_cluster_init', cluster_init)
+redis.register_function('trib_lease_take', lease_take)
+redis.register_function('trib_lease_drop', lease_drop)
+redis.register_function('trib_node_up', node_up)

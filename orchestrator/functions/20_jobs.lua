@@ -1,0 +1,84 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- ARGV token id name spec_json goal quorum selmax deadline_ms lease_ms stop_rounds tenant -> OK | EXISTS
+local function job_create(k, a)
+  if redis.call('EXISTS', k[1]) == 1 then return {'EXISTS'} end
+  local t = now()
+  local e, who = string.match(a[1], '^(%d+)|(.+)$')
+  redis.call('HSET', k[1], 'id', a[2], 'name', a[3], 'spec', a[4], 'state', 'created', 'created', t,
+    'epoch', e or '0', 'leader', who or '', 'round', 0, 'version', -1, 'goal', a[5], 'quorum', a[6],
+    'selmax', a[7], 'deadline_ms', a[8], 'lease_ms', a[9], 'stop_rounds', a[10], 'pubround', 0,
+    'tenant', a[11] or 'default')
+  local ok, spec = pcall(cjson.decode, a[4])
+  if ok and type(spec) == 'table' and (spec.sync or {}).below_quorum == 'fail' then
+    redis.call('HSET', k[1], 'below', 'fail')
+  end
+  if ok and type(spec) == 'table' and spec.mode == 'async' then
+    local y, st = spec.async or {}, (spec.async or {}).staleness or {}
+    redis.call('HSET', k[1], 'mode', 'async', 'amax', y.max_staleness or 20, 'afn', st.fn or 'poly',
+      'aalpha', st.alpha or 0.5, 'ahinge', st.after or 0, 'adenom', (spec.aggregation or {}).denominator or 'weight_sum')
+  end
+  redis.call('ZADD', 'trib:jobs', t, a[2])
+  event(k[1], 't', 'job.created', 'name', a[3])
+  wake(k[1], 'job')
+  return {'OK', t}
+end
+
+local ok_next = {
+  created = {running = 1, stopped = 1, failed = 1},
+  running = {paused = 1, finished = 1, stopped = 1, failed = 1},
+  paused = {running = 1, stopped = 1, failed = 1},
+}
+-- ARGV token from to reason -> OK | SAME | STATE s | FENCED | NOJOB
+local function job_set(k, a)
+  local st = redis.call('HGET', k[1], 'state')
+  if not st then return {'NOJOB'} end
+  if not fence(k[1], a[1]) then return {'FENCED'} end
+  if st == a[3] then return {'SAME'} end
+  if st ~= a[2] or not (ok_next[st] and ok_next[st][a[3]]) then return {'STATE', st} end
+  redis.call('HSET', k[1], 'state', a[3], 'reason', a[4] or '')
+  event(k[1], 't', 'job.' .. a[3], 'reason', a[4] or '')
+  wake(k[1], 'job')
+  return {'OK'}
+end
+
+-- The initial model (version 0), which fixes the layout. ARGV digest data_bytes elements header_json
+-- -> OK | DUP | CONFLICT | STATE s | NOJOB
+local function model_init(k, a)
+  local j = redis.call('HMGET', k[1], 'state', 'version')
+  if not j[1] then return {'NOJOB'} end
+  local have = redis.call('HGET', prefix(k[1]) .. 'models', '0')
+  if have then
+    if string.match(have, '^([^|]*)') == a[1] then return {'DUP'} end
+    return {'CONFLICT'}
+  end
+  if j[1] ~= 'created' then return {'STATE', j[1]} end
+  redis.call('HSET', prefix(k[1]) .. 'models', '0', a[1] .. '|' .. a[2] .. '|0|' .. now())
+  redis.call('HSET', k[1], 'version', 0, 'bytes', a[2], 'params', a[3], 'header', a[4], 'layout', a[1])
+  event(k[1], 't', 'model.published', 'v', 0, 'digest', a[1])
+  wake(k[1], 'job')
+  return {'OK'}
+end
+
+-- ARGV token purge(0/1: model files too) -> OK keys | STATE s | FENCED | NOJOB. Only of a job that is over
+-- (or never began). Wakes with 'gone', and 'purge' when the agents shall remove the model files.
+local function job_delete(k, a)
+  local j = redis.call('HMGET', k[1], 'state', 'round', 'id')
+  if not j[1] then return {'NOJOB'} end
+  if not fence(k[1], a[1]) then return {'FENCED'} end
+  if j[1] == 'running' or j[1] == 'paused' then return {'STATE', j[1]} end
+  local p, n = prefix(k[1]), 0
+  for r = 1, tonumber(j[2]) do
+    local b = p .. 'r:' .. r
+    n = n + redis.call('DEL', b, b .. ':sel', b .. ':upd')
+  end
+  n = n + redis.call('DEL', k[1], p .. 'models', p .. 'ev', p .. 'tok', p .. 'tokid', p .. 'aupd', p .. 'infl')
+  redis.call('ZREM', 'trib:jobs', j[3])
+  wake(k[1], 'gone')
+  if a[2] == '1' then wake(k[1], 'purge') end
+  return {'OK', n}
+end
+
+redis.register_function('trib_job_create', job_create)
+redis.register_function('trib_job_set', job_set)
+redis.register_function('trib_model_init', model_init)
+redis.register_function('trib_job_delete', job_delete)

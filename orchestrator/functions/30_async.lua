@@ -1,0 +1,183 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- ---- asynchronous jobs (FedBuff; Papaya): a buffer of K updates is a round; the next one is opened by the
+-- commit that fills it, so that no client ever waits for an aggregation ----
+
+-- Discount of an update made `tau` versions ago: const 1; poly (1+tau)^-alpha (FedBuff: alpha 1/2);
+-- hinge 1 up to `after`, then 1/(alpha*(tau-after)+1) (FedAsync).
+local function discount(j, tau)
+  local alpha, after = tonumber(j.aalpha), tonumber(j.ahinge)
+  if j.afn == 'poly' then return (1 + tau) ^ -alpha end
+  if j.afn == 'hinge' and tau > after then return 1 / (alpha * (tau - after) + 1) end
+  return 1
+end
+
+local function open_buffer(k, j, n, t)
+  redis.call('HSET', prefix(k[1]) .. 'r:' .. n, 'state', 'open', 'base', j.version, 'goal', j.goal, 'quorum', j.quorum,
+    'selmax', j.selmax, 'opened', t, 'deadline', t + tonumber(j.deadline_ms), 'acc', 0, 'inflight', 0, 'selected', 0,
+    'wsum', 0, 'wraw', 0)
+  redis.call('HSET', k[1], 'round', n)
+  local old = n - KEEP_ROUNDS
+  if old > 0 then redis.call('DEL', prefix(k[1]) .. 'r:' .. old .. ':upd') end
+  event(k[1], 't', 'round.open', 'n', n, 'base', j.version)
+end
+
+local function acheckin(k, a, j)
+  local p, t = prefix(k[1]), now()
+  if not redis.call('HGET', p .. 'r:' .. j.round, 'state') then return {'WAIT', 'noround'} end
+  local ends, id = t + tonumber(j.lease_ms), a[2]
+  local base = j.version
+  local u = redis.call('HGET', p .. 'aupd', a[1])
+  if u then
+    local s, had, exp, from = string.match(u, '^(%a)|([^|]*)|(%d+)|(%d+)')
+    if s == 'C' and exp == j.version then return {'WAIT', 'reported'} end      -- (client, base) once
+    if s == 'R' and tonumber(exp) > t then id, base = had, from end            -- an upload is under way
+  end
+  redis.call('ZREMRANGEBYSCORE', p .. 'infl', '-inf', t)
+  if not redis.call('ZSCORE', p .. 'infl', a[1]) and redis.call('ZCARD', p .. 'infl') >= tonumber(j.selmax) then
+    return {'WAIT', 'full'}
+  end
+  redis.call('ZADD', p .. 'infl', ends, a[1])
+  if id == a[2] then redis.call('HSET', p .. 'aupd', a[1], 'S|' .. id .. '|' .. ends .. '|' .. base) end
+  redis.call('HINCRBY', p .. 'r:' .. j.round, 'selected', 1)
+  return {'SELECTED', j.round, base, tostring(ends), id, ends}
+end
+
+-- 'C|id|base|n|ms|digest|weight|counted|place' taken apart
+local function committed(u)
+  local id, base, n, ms, dg, w, eff, place =
+    string.match(u, '^C|([^|]*)|(%d+)|(%d+)|(%d+)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
+  return id and {id = id, base = base, n = n, ms = ms, digest = dg, weight = w, counted = eff, place = place}
+end
+
+local function areserve(k, a, j)
+  local p, t = prefix(k[1]), now()
+  local u = redis.call('HGET', p .. 'aupd', a[1])
+  if not u then return {'NOTSEL'} end
+  local c = committed(u)
+  if c then
+    if c.id ~= a[2] then return {'NOTSEL'} end
+    return {'DUP', c.ms, c.digest, c.weight}
+  end
+  if j.state ~= 'running' and j.state ~= 'paused' then return {'CLOSED', j.state} end
+  local s, id, _, base = string.match(u, '^(%a)|([^|]*)|(%d+)|(%d+)$')
+  if id ~= a[2] then return {'NOTSEL'} end
+  local tau = tonumber(j.version) - tonumber(base)
+  if tau > tonumber(j.amax) then return {'STALE', tau} end
+  local ends = t + tonumber(a[4])
+  redis.call('HSET', p .. 'aupd', a[1], 'R|' .. id .. '|' .. ends .. '|' .. base)
+  redis.call('ZADD', p .. 'infl', ends, a[1])
+  return {'OK', base}
+end
+
+-- The client has checked in again since, but this very slot counts in a buffer that is not over: SAME; else NORES
+local function acounted(p, a, j)
+  local v, done, last = tonumber(j.version), tonumber(j.pubround), tonumber(j.round)
+  for n = done + 1, last do
+    for base = math.max(0, v - tonumber(j.amax) - (last - done)), v do
+      local u = redis.call('HGET', p .. 'r:' .. n .. ':upd', a[1] .. '@' .. base)
+      local id, ms, dg, counted, place = string.match(u or '', '^C|([^|]*)|(%d+)|([^|]*)|([^|]*)|(.*)$')
+      if id == a[2] and place == a[6] then return {'SAME', ms, dg, a[5], counted, tostring(n)} end
+    end
+  end
+  return {'NORES'}
+end
+
+local function acommit(k, a, j)
+  local p, t = prefix(k[1]), now()
+  local u = redis.call('HGET', p .. 'aupd', a[1])
+  if not u then return acounted(p, a, j) end
+  local c = committed(u)
+  if c then
+    if c.id == a[2] and c.digest == a[4] and c.weight == a[5] then
+      return {c.place == a[6] and 'SAME' or 'DUP', c.ms, c.digest, c.weight, c.counted, c.n}
+    end
+    return c.id == a[2] and {'CONFLICT'} or acounted(p, a, j)
+  end
+  local s, id, _, base = string.match(u, '^(%a)|([^|]*)|(%d+)|(%d+)$')
+  if id ~= a[2] then return acounted(p, a, j) end
+  if place_gone(k, a[6], a[7]) then return {'NORES'} end
+  if j.state ~= 'running' and j.state ~= 'paused' then return {'CLOSED', j.state} end
+  local tau = tonumber(j.version) - tonumber(base)
+  if tau > tonumber(j.amax) then
+    redis.call('HDEL', p .. 'aupd', a[1])
+    redis.call('ZREM', p .. 'infl', a[1])
+    event(k[1], 't', 'update.rejected', 'update', id, 'why', 'stale', 'staleness', tau)
+    return {'STALE', tau}
+  end
+  local n = j.round
+  local r = p .. 'r:' .. n
+  if redis.call('HGET', r, 'state') ~= 'open' then return {'CLOSED', 'none'} end
+  local counted = string.format('%.0f', math.max(1, math.floor(tonumber(a[5]) * discount(j, tau) + 0.5)))
+  redis.call('HSET', r .. ':upd', a[1] .. '@' .. base, 'C|' .. id .. '|' .. t .. '|' .. a[4] .. '|' .. counted .. '|' .. a[6])
+  redis.call('HSET', p .. 'aupd', a[1],
+    'C|' .. id .. '|' .. base .. '|' .. n .. '|' .. t .. '|' .. a[4] .. '|' .. a[5] .. '|' .. counted .. '|' .. a[6])
+  redis.call('ZREM', p .. 'infl', a[1])
+  redis.call('HINCRBY', r, 'wsum', counted)
+  redis.call('HINCRBY', r, 'wraw', a[5])
+  redis.call('HINCRBY', r, 'staleness', tau)
+  redis.call('HINCRBY', r, 'n:' .. a[7], 1)
+  local acc = redis.call('HINCRBY', r, 'acc', 1)
+  event(k[1], 't', 'update.accepted', 'n', n, 'update', id, 'staleness', tau)
+  if acc < tonumber(redis.call('HGET', r, 'goal')) then return {'OK', acc, t, counted, n} end
+  redis.call('HSET', r, 'state', 'closing', 'closed', t, 'why', 'goal')
+  event(k[1], 't', 'buffer.flush', 'n', n, 'acc', acc, 'why', 'goal')
+  open_buffer(k, j, tonumber(n) + 1, t)
+  wake(k[1], 'close')
+  return {'CLOSE', acc, t, counted, n}
+end
+
+-- The flush time-out: what is there is aggregated; an empty buffer waits on.
+local function aflush(k, a, j, r, force)
+  local acc, t = tonumber(r[3]), now()
+  if force == '0' and t < tonumber(r[2]) then return {'EARLY', r[2]} end
+  local base = prefix(k[1]) .. 'r:' .. a[2]
+  if acc == 0 then
+    if force ~= '0' then return {'QUORUM', 0} end
+    redis.call('HSET', base, 'deadline', t + tonumber(j.deadline_ms))
+    return {'EARLY', tostring(t + tonumber(j.deadline_ms))}
+  end
+  redis.call('HSET', base, 'state', 'closing', 'closed', t, 'why', force == '0' and 'deadline' or 'operator')
+  event(k[1], 't', 'buffer.flush', 'n', a[2], 'acc', acc, 'why', 'timeout')
+  if a[2] == j.round then open_buffer(k, j, tonumber(a[2]) + 1, t) end
+  wake(k[1], 'close')
+  return {'closing', acc}
+end
+
+local function anode_lost(k, a, j)
+  local mine, lives, lost = a[2] .. ':', a[2] .. ':' .. a[3] .. ':', 0
+  local p = prefix(k[1])
+  for n = tonumber(j.pubround) + 1, tonumber(j.round) do
+    local r = p .. 'r:' .. n
+    local done = redis.call('HEXISTS', r, 'task') == 1              -- its model file is written
+    local all, here = done and {} or redis.call('HGETALL', r .. ':upd'), 0
+    for i = 1, #all, 2 do
+      local id, _, _, w, place = string.match(all[i + 1], '^C|([^|]*)|(%d+)|([^|]*)|([^|]*)|(.*)$')
+      if id and string.sub(place, 1, #mine) == mine
+         and (a[3] == '' or string.sub(place, 1, #lives) ~= lives) then
+        local client = string.match(all[i], '^(.*)@%d+$')
+        local c = committed(redis.call('HGET', p .. 'aupd', client) or '')
+        if c and c.id == id then
+          redis.call('HDEL', p .. 'aupd', client)
+          redis.call('HINCRBY', r, 'wraw', '-' .. c.weight)
+        end
+        redis.call('HDEL', r .. ':upd', all[i])
+        redis.call('HINCRBY', r, 'wsum', '-' .. w)
+        event(k[1], 't', 'update.lost', 'n', n, 'update', id, 'node', a[2])
+        here = here + 1
+      end
+    end
+    if here > 0 then
+      local left = redis.call('HINCRBY', r, 'acc', -here)
+      redis.call('HINCRBY', r, 'n:' .. a[2], -here)
+      redis.call('HINCRBY', r, 'lost', here)
+      redis.call('HDEL', r, 'task')
+      if left == 0 and redis.call('HGET', r, 'state') == 'closing' then
+        redis.call('HSET', r, 'state', 'failed', 'why', 'lost')
+        round_over(k)
+      end
+      lost = lost + here
+    end
+  end
+  if lost > 0 then wake(k[1], 'round') end
+  return {'OK', lost}
+end

@@ -1,0 +1,209 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- ARGV token n base goal quorum selmax deadline_ms -> OK deadline | EXISTS | STATE s | ORDER | FENCED
+local function round_open(k, a)
+  local j = redis.call('HMGET', k[1], 'state', 'round', 'version')
+  if not j[1] then return {'NOJOB'} end
+  if not fence(k[1], a[1]) then return {'FENCED'} end
+  if j[1] ~= 'running' then return {'STATE', j[1]} end
+  local r = prefix(k[1]) .. 'r:' .. a[2]
+  if redis.call('EXISTS', r) == 1 then return {'EXISTS'} end
+  if tonumber(a[2]) ~= tonumber(j[2]) + 1 or a[3] ~= j[3] then return {'ORDER', j[2], j[3]} end
+  if tonumber(j[2]) > 0 then
+    local last = redis.call('HGET', prefix(k[1]) .. 'r:' .. j[2], 'state')
+    if last ~= 'published' and last ~= 'failed' then return {'ORDER', j[2], last or ''} end
+  end
+  local t = now()
+  redis.call('HSET', r, 'state', 'open', 'base', a[3], 'goal', a[4], 'quorum', a[5], 'selmax', a[6],
+    'opened', t, 'deadline', t + tonumber(a[7]), 'acc', 0, 'inflight', 0, 'selected', 0, 'wsum', 0)
+  redis.call('HSET', k[1], 'round', a[2])
+  local old = tonumber(a[2]) - KEEP_ROUNDS
+  if old > 0 then
+    redis.call('DEL', prefix(k[1]) .. 'r:' .. old .. ':upd', prefix(k[1]) .. 'r:' .. old .. ':sel')
+  end
+  event(k[1], 't', 'round.open', 'n', a[2], 'base', a[3])
+  wake(k[1], 'round')
+  return {'OK', t + tonumber(a[7])}
+end
+
+-- ARGV client update_id_candidate -> SELECTED round base deadline update_id lease_end
+--   | WAIT why (reported full noround closing) | DONE state | PAUSED | NOMODEL | NOJOB
+local function checkin(k, a)
+  local j = job_of(k)
+  if not j.state then return {'NOJOB'} end
+  if j.state == 'finished' or j.state == 'stopped' or j.state == 'failed' then return {'DONE', j.state} end
+  if j.version == '-1' then return {'NOMODEL'} end
+  if j.state == 'paused' then return {'PAUSED'} end
+  if j.mode == 'async' then return acheckin(k, a, j) end
+  local base = prefix(k[1]) .. 'r:' .. j.round
+  local r = redis.call('HMGET', base, 'state', 'selmax', 'base', 'deadline')
+  if r[1] ~= 'open' then return {'WAIT', r[1] and 'closing' or 'noround'} end
+  local t, sel, upd = now(), base .. ':sel', base .. ':upd'
+  local ends = t + tonumber(j.lease_ms)
+  local u = redis.call('HGET', upd, a[1])
+  if u then
+    local st, id = string.match(u, '^(%a)|([^|]*)|')
+    if st == 'C' then return {'WAIT', 'reported'} end
+    redis.call('ZADD', sel, ends, a[1])
+    if st == 'S' then redis.call('HSET', upd, a[1], 'S|' .. id .. '|' .. ends) end
+    return {'SELECTED', j.round, r[3], r[4], id, ends}
+  end
+  if redis.call('ZCARD', sel) >= tonumber(r[2]) then
+    local old = redis.call('ZRANGEBYSCORE', sel, '-inf', t, 'LIMIT', 0, 8)
+    local freed = false
+    for i = 1, #old do
+      local v = redis.call('HGET', upd, old[i])
+      local st, _, exp = string.match(v or '', '^(%a)|([^|]*)|(%d+)')
+      if st == 'C' then
+        redis.call('ZADD', sel, '+inf', old[i])           -- reported: keeps its place for good
+      elseif not freed and (st ~= 'R' or tonumber(exp) <= t) then
+        redis.call('ZREM', sel, old[i])
+        if v then redis.call('HDEL', upd, old[i]) end
+        if st == 'R' then redis.call('HINCRBY', base, 'inflight', -1) end
+        redis.call('HINCRBY', base, 'expired', 1)
+        freed = true
+      end
+    end
+    if not freed then return {'WAIT', 'full'} end
+  end
+  redis.call('ZADD', sel, ends, a[1])
+  redis.call('HSET', upd, a[1], 'S|' .. a[2] .. '|' .. ends)
+  redis.call('HINCRBY', base, 'selected', 1)
+  return {'SELECTED', j.round, r[3], r[4], a[2], ends}
+end
+
+-- Before a body byte is read. ARGV client update_id round lease_ms
+-- -> OK base | CLOSED state | NOTSEL | STALE versions | DUP ms digest weight | NOJOB
+local function reserve(k, a)
+  local j = job_of(k)
+  local st = j.state
+  if not st then return {'NOJOB'} end
+  if j.mode == 'async' then return areserve(k, a, j) end
+  local base = prefix(k[1]) .. 'r:' .. a[3]
+  local upd = base .. ':upd'
+  local u = redis.call('HGET', upd, a[1])
+  if u then
+    local s, id, rest = string.match(u, '^(%a)|([^|]*)|(.*)$')
+    if s == 'C' then
+      if id ~= a[2] then return {'NOTSEL'} end
+      local ms, dg, w = string.match(rest, '^(%d+)|([^|]*)|([^|]*)|')
+      return {'DUP', ms, dg, w}
+    end
+  end
+  local r = redis.call('HMGET', base, 'state', 'base')
+  if r[1] ~= 'open' then return {'CLOSED', r[1] or 'none'} end
+  if st ~= 'running' and st ~= 'paused' then return {'CLOSED', st} end
+  if not u then return {'NOTSEL'} end
+  local s, id = string.match(u, '^(%a)|([^|]*)|')
+  if id ~= a[2] then return {'NOTSEL'} end
+  if s == 'S' then redis.call('HINCRBY', base, 'inflight', 1) end
+  local ends = now() + tonumber(a[4])
+  redis.call('HSET', upd, a[1], 'R|' .. id .. '|' .. ends)
+  redis.call('ZADD', base .. ':sel', ends, a[1])
+  return {'OK', r[2]}
+end
+-- The upload ended without a commit (client gone, refused): back to selected. ARGV client update_id round
+local function release(k, a)
+  local au = redis.call('HGET', prefix(k[1]) .. 'aupd', a[1])
+  if au then
+    local as, aid, aexp, abase = string.match(au, '^(%a)|([^|]*)|(%d+)|(%d+)$')
+    if as ~= 'R' or aid ~= a[2] then return {'NOOP'} end
+    redis.call('HSET', prefix(k[1]) .. 'aupd', a[1], 'S|' .. aid .. '|' .. aexp .. '|' .. abase)
+    return {'OK'}
+  end
+  local base = prefix(k[1]) .. 'r:' .. a[3]
+  local u = redis.call('HGET', base .. ':upd', a[1])
+  local s, id, exp = string.match(u or '', '^(%a)|([^|]*)|(%d+)')
+  if s ~= 'R' or id ~= a[2] then return {'NOOP'} end
+  redis.call('HSET', base .. ':upd', a[1], 'S|' .. id .. '|' .. exp)
+  redis.call('HINCRBY', base, 'inflight', -1)
+  return {'OK'}
+end
+
+-- After all checks. ARGV client update_id round digest weight place node
+-- -> OK n ms counted round | CLOSE .. (counted: the weight that counts, staleness discounted; round: the one it
+-- counts in) | SAME, DUP ms digest weight counted round | CONFLICT | CLOSED state | STALE versions | NORES | NOJOB
+local function commit(k, a)
+  local j = job_of(k)
+  local st = j.state
+  if not st then return {'NOJOB'} end
+  if j.mode == 'async' then return acommit(k, a, j) end
+  local base = prefix(k[1]) .. 'r:' .. a[3]
+  local upd = base .. ':upd'
+  local u = redis.call('HGET', upd, a[1])
+  if not u then return {'NORES'} end
+  local s, id, rest = string.match(u, '^(%a)|([^|]*)|(.*)$')
+  if s == 'C' then
+    local ms, dg, w, place = string.match(rest, '^(%d+)|([^|]*)|([^|]*)|(.*)$')
+    if id == a[2] and dg == a[4] and w == a[5] then
+      -- the very slot that counted (a repeated commit), or another copy of the same upload
+      return {place == a[6] and 'SAME' or 'DUP', ms, dg, w, w, a[3]}
+    end
+    return {'CONFLICT'}
+  end
+  if id ~= a[2] then return {'NORES'} end
+  if place_gone(k, a[6], a[7]) then return {'NORES'} end
+  local state = redis.call('HGET', base, 'state')
+  if state ~= 'open' or (st ~= 'running' and st ~= 'paused') then
+    if s == 'R' then redis.call('HINCRBY', base, 'inflight', -1) end
+    redis.call('HSET', upd, a[1], 'S|' .. id .. '|0')
+    redis.call('HINCRBY', base, 'late', 1)
+    return {'CLOSED', state or 'none'}
+  end
+  local t = now()
+  redis.call('HSET', upd, a[1], 'C|' .. id .. '|' .. t .. '|' .. a[4] .. '|' .. a[5] .. '|' .. a[6])
+  redis.call('ZADD', base .. ':sel', '+inf', a[1])
+  if s == 'R' then redis.call('HINCRBY', base, 'inflight', -1) end
+  redis.call('HINCRBY', base, 'wsum', a[5])
+  redis.call('HINCRBY', base, 'n:' .. a[7], 1)
+  local n = redis.call('HINCRBY', base, 'acc', 1)
+  event(k[1], 't', 'update.accepted', 'n', a[3], 'update', id)
+  if n >= tonumber(redis.call('HGET', base, 'goal')) then
+    redis.call('HSET', base, 'state', 'closing', 'closed', t, 'why', 'goal')
+    event(k[1], 't', 'round.closing', 'n', a[3], 'acc', n, 'why', 'goal')
+    wake(k[1], 'close')
+    return {'CLOSE', n, t, a[5], a[3]}
+  end
+  return {'OK', n, t, a[5], a[3]}
+end
+
+-- ARGV token n force(0/1) -> closing acc | failed acc | EARLY deadline | NOOP state | QUORUM acc | FENCED
+-- force 0: the deadline fired; 1: an operator closes (quorum needed); 2: closes with what there is (>= 1)
+local function deadline(k, a)
+  if redis.call('EXISTS', k[1]) == 0 then return {'NOJOB'} end
+  if not fence(k[1], a[1]) then return {'FENCED'} end
+  local base = prefix(k[1]) .. 'r:' .. a[2]
+  local r = redis.call('HMGET', base, 'state', 'deadline', 'acc', 'quorum')
+  if r[1] ~= 'open' then return {'NOOP', r[1] or 'none'} end
+  local j = job_of(k)
+  if j.mode == 'async' then return aflush(k, a, j, r, a[3]) end
+  local acc, quorum, t = tonumber(r[3]), tonumber(r[4]), now()
+  local st, why = 'closing', 'deadline'
+  if a[3] == '0' then
+    if t < tonumber(r[2]) then return {'EARLY', r[2]} end
+    if acc < quorum and acc > 0 and j.below ~= 'fail' then
+      -- nothing accepted is thrown away: the round goes on, places that expired are given to others
+      local again = t + tonumber(j.deadline_ms)
+      redis.call('HSET', base, 'deadline', again)
+      redis.call('HINCRBY', base, 'extended', 1)
+      event(k[1], 't', 'round.extended', 'n', a[2], 'acc', acc, 'quorum', quorum)
+      return {'EARLY', tostring(again)}
+    end
+    if acc < quorum then st = 'failed' end
+  elseif acc < (a[3] == '2' and 1 or quorum) then
+    return {'QUORUM', acc}
+  else
+    why = 'operator'
+  end
+  redis.call('HSET', base, 'state', st, 'closed', t, 'why', why)
+  if st == 'failed' then round_over(k) end
+  event(k[1], 't', 'round.' .. st, 'n', a[2], 'acc', acc, 'why', why)
+  wake(k[1], 'close')
+  return {st, acc}
+end
+
+redis.register_function('trib_round_open', round_open)
+redis.register_function('trib_checkin', checkin)
+redis.register_function('trib_reserve', reserve)
+redis.register_function('trib_release', release)
+redis.register_function('trib_commit', commit)
+redis.register_function('trib_deadline', deadline)

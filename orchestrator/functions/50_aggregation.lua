@@ -1,0 +1,129 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- What an agent must know of the round to be aggregated: the one after the last that is over. ARGV node -> {state,
+-- version, params, bytes, round, rstate, base, acc, wsum, acc_on_node, spec, selmax, goal, divisor} (texts; '' when
+-- absent; divisor: what the sum is divided by, fixed point 2^-20, '0' = the sum's own weights) | NOJOB
+local function node_sync(k, a)
+  local j = redis.call('HMGET', k[1], 'state', 'version', 'params', 'bytes', 'round', 'spec', 'pubround', 'adenom')
+  if not j[1] then return {'NOJOB'} end
+  local work = math.min(tonumber(j[7] or '0') + 1, tonumber(j[5]))
+  local base = prefix(k[1]) .. 'r:' .. work
+  local r = redis.call('HMGET', base, 'state', 'base', 'acc', 'wsum', 'n:' .. a[1], 'selmax', 'goal', 'wraw')
+  local divisor = '0'
+  if j[8] == 'count' then divisor = string.format('%.0f', tonumber(r[3] or '0') * 1048576) end
+  if j[8] == 'weight_sum_raw' then divisor = r[8] or '0' end
+  return {j[1], j[2], j[3] or '', j[4] or '', tostring(work), r[1] or '', r[2] or '', r[3] or '0', r[4] or '0',
+    r[5] or '0', j[6], r[6] or '0', r[7] or '0', divisor}
+end
+
+-- The node's top is done: the model file of version base+1 is written. First report wins.
+-- ARGV n updates weight digest node -> OK | DUP | LOSER digest | NOOP state | COUNT acc wsum
+local function task_done(k, a)
+  local base = prefix(k[1]) .. 'r:' .. a[1]
+  local r = redis.call('HMGET', base, 'state', 'acc', 'wsum', 'task')
+  if not r[1] then return {'NOJOB'} end
+  if r[4] then
+    if r[4] == a[4] then return {'DUP'} end
+    return {'LOSER', r[4]}
+  end
+  if r[1] ~= 'closing' then return {'NOOP', r[1]} end
+  if r[2] ~= a[2] or r[3] ~= a[3] then return {'COUNT', r[2], r[3]} end
+  redis.call('HSET', base, 'task', a[4], 'tasknode', a[5], 'taskms', now())
+  wake(k[1], 'done')
+  return {'OK'}
+end
+
+-- Compare-and-set of the version. ARGV token n expect_version digest bytes
+-- -> OK version | DUP version | CONFLICT version | NOTASK | NOOP state | FENCED
+local function publish(k, a)
+  if redis.call('EXISTS', k[1]) == 0 then return {'NOJOB'} end
+  if not fence(k[1], a[1]) then return {'FENCED'} end
+  local base = prefix(k[1]) .. 'r:' .. a[2]
+  local v = tonumber(redis.call('HGET', k[1], 'version'))
+  local r = redis.call('HMGET', base, 'state', 'task')
+  if v ~= tonumber(a[3]) then
+    local d = redis.call('HGET', prefix(k[1]) .. 'models', tonumber(a[3]) + 1)
+    if d and string.match(d, '^([^|]*)') == a[4] then return {'DUP', tonumber(a[3]) + 1} end
+    return {'CONFLICT', v}
+  end
+  if r[1] ~= 'closing' then return {'NOOP', r[1] or 'none'} end
+  if r[2] ~= a[4] then return {'NOTASK'} end
+  local t = now()
+  redis.call('HSET', prefix(k[1]) .. 'models', v + 1, a[4] .. '|' .. a[5] .. '|' .. a[2] .. '|' .. t)
+  redis.call('HSET', k[1], 'version', v + 1)
+  redis.call('HSET', base, 'state', 'published', 'published', t, 'version', v + 1, 'digest', a[4])
+  redis.call('DEL', base .. ':sel')
+  round_over(k)
+  event(k[1], 't', 'model.published', 'v', v + 1, 'n', a[2], 'digest', a[4])
+  wake(k[1], 'publish')
+  return {'OK', v + 1}
+end
+
+-- Jobs whose round under way counts updates of this node (an agent that does not know one of them has lost
+-- its memory of it). KEYS trib:jobs ; ARGV node offset count -> {jobs looked at, id ...}
+local function node_jobs(k, a)
+  local ids = redis.call('ZRANGE', k[1], a[2], tonumber(a[2]) + tonumber(a[3]) - 1)
+  local out = {#ids}
+  for i = 1, #ids do
+    local p = 'trib:{' .. ids[i] .. '}:'
+    local j = redis.call('HMGET', p .. 'job', 'state', 'round', 'pubround')
+    if j[1] == 'running' or j[1] == 'paused' then
+      for n = tonumber(j[3] or '0') + 1, tonumber(j[2]) do          -- several only in asynchronous jobs
+        local r = redis.call('HMGET', p .. 'r:' .. n, 'state', 'n:' .. a[1])
+        if (r[1] == 'open' or r[1] == 'closing') and tonumber(r[2] or '0') > 0 then
+          out[#out + 1] = ids[i]
+          break
+        end
+      end
+    end
+  end
+  return out
+end
+
+-- A node's shared memory of this job is gone: its committed updates of round n are declared lost and their
+-- clients may report again. ARGV n node boot_that_lives ('' = none) -> OK lost | NOOP state ('done': the
+-- model file was reported before, so nothing is lost)
+local function node_lost(k, a)
+  local j = job_of(k)
+  if not j.state then return {'NOOP', 'nojob'} end
+  redis.call('HSET', k[1], 'b:' .. a[2], a[3])
+  if j.mode == 'async' then return anode_lost(k, a, j) end
+  local base = prefix(k[1]) .. 'r:' .. a[1]
+  local upd = base .. ':upd'
+  local st = redis.call('HGET', base, 'state')
+  if st ~= 'open' and st ~= 'closing' then return {'NOOP', st or 'none'} end
+  if st == 'closing' and redis.call('HEXISTS', base, 'task') == 1 then return {'NOOP', 'done'} end
+  local mine, lives = a[2] .. ':', a[2] .. ':' .. a[3] .. ':'
+  local lost, t = 0, now()
+  local all = redis.call('HGETALL', upd)
+  for i = 1, #all, 2 do
+    local s, id, _, _, w, place = string.match(all[i + 1], '^(%a)|([^|]*)|(%d+)|([^|]*)|([^|]*)|(.*)$')
+    if s == 'C' and string.sub(place, 1, #mine) == mine
+       and (a[3] == '' or string.sub(place, 1, #lives) ~= lives) then
+      redis.call('HSET', upd, all[i], 'S|' .. id .. '|' .. t)
+      redis.call('ZADD', base .. ':sel', t + 5000, all[i])   -- the client keeps its place a while
+      redis.call('HINCRBY', base, 'wsum', '-' .. w)
+      event(k[1], 't', 'update.lost', 'n', a[1], 'update', id, 'node', a[2])
+      lost = lost + 1
+    end
+  end
+  if lost > 0 then
+    redis.call('HINCRBY', base, 'acc', -lost)
+    redis.call('HINCRBY', base, 'n:' .. a[2], -lost)
+    redis.call('HINCRBY', base, 'lost', lost)
+    redis.call('HDEL', base, 'task')
+    if st == 'closing' then
+      redis.call('HSET', base, 'state', 'open')
+      redis.call('HDEL', base, 'closed', 'why')
+      local r = redis.call('HMGET', base, 'deadline')
+      if tonumber(r[1]) < t + 5000 then redis.call('HSET', base, 'deadline', t + 5000) end
+    end
+    wake(k[1], 'round')
+  end
+  return {'OK', lost}
+end
+
+redis.register_function('trib_node_sync', node_sync)
+redis.register_function('trib_task_done', task_done)
+redis.register_function('trib_publish', publish)
+redis.register_function('trib_node_jobs', node_jobs)
+redis.register_function('trib_node_lost', node_lost)
