@@ -109,6 +109,7 @@ void agent_round_synced(struct agent_job *job, const struct trib_value *sync)
 		round_begin(job, round, base);
 	}
 	job->closing = strcmp(state, "closing") == 0;
+	log_debug("rounds", "event=synced job=%s round=%u state=%s", job->id, round, state);
 	job->expected = (uint64_t)trib_value_integer(trib_value_at(sync, 9));
 	job->weight_expected = (uint64_t)trib_value_integer(trib_value_at(sync, 8));
 	job->divisor = (uint64_t)trib_value_integer(trib_value_at(sync, 13));
@@ -343,6 +344,7 @@ static void model_acked(struct agent_job *job)
 		return; /* the tick asks again */
 	}
 	job->phase = AGENT_WRITING;
+	log_debug("rounds", "event=writing job=%s round=%u", job->id, job->round);
 }
 
 static bool slot_still_ours(const struct agent_job *job, uint32_t slot, uint32_t gen)
@@ -470,6 +472,7 @@ static void finalise(struct agent_job *job)
 		return;
 	}
 	job->phase = AGENT_FINALISING;
+	log_debug("rounds", "event=finalising job=%s round=%u", job->id, job->round);
 }
 
 /* Updates that wait for the next buffer do not keep this one from closing. */
@@ -582,6 +585,7 @@ void agent_round_advance(struct agent_job *job)
 		}
 		job->mismatch_ms = 0;
 		job->phase = AGENT_FLUSHING;
+		log_debug("rounds", "event=flushing job=%s round=%u", job->id, job->round);
 	}
 	if (job->phase == AGENT_FLUSHING) {
 		/* An explicit tree's top may not have begun. */
@@ -615,6 +619,7 @@ void agent_round_written(struct agent_write *write, void *arg)
 	}
 	memcpy(job->digest, write->digest, sizeof(job->digest));
 	job->phase = AGENT_REPORTING;
+	log_debug("rounds", "event=reporting job=%s round=%u", job->id, job->round);
 	job->report_sent = false;
 	report_done(job);
 }

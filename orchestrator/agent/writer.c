@@ -19,6 +19,7 @@
 #include "common/id.h"
 #include "common/log.h"
 #include "common/safetensors.h"
+#include "orchestrator/agent/spare.h"
 
 #define QUEUE_MAX   64u
 #define BUFFER_SIZE (256u << 10)
@@ -35,6 +36,7 @@ struct agent_writer {
 	uint32_t count;
 	bool stop;
 	uint8_t *buffer;
+	struct agent_spares *spares;
 };
 
 static void model_path(const char *models, const char *job, uint32_t version, const char *suffix,
@@ -94,7 +96,8 @@ void agent_models_purge(const struct agent *agent, const char *job)
 		return;
 	}
 	while ((entry = readdir(directory)) != NULL) {
-		if (entry->d_name[0] == 'v' && strstr(entry->d_name, ".safetensors") &&
+		if (((entry->d_name[0] == 'v' && strstr(entry->d_name, ".safetensors")) ||
+		     strcmp(entry->d_name, "spare.tmp") == 0) &&
 		    unlinkat(dirfd(directory), entry->d_name, 0) == 0) {
 			removed++;
 		}
@@ -172,8 +175,9 @@ static int write_model(struct agent_writer *w, struct agent_write *write, int *r
 {
 	char path[512];
 	char temporary[512];
+	uint64_t size;
 	int v0;
-	int out;
+	int out = -1;
 	int rc;
 
 	*ret_fd = -1;
@@ -184,7 +188,10 @@ static int write_model(struct agent_writer *w, struct agent_write *write, int *r
 	}
 	model_path(w->models, write->job, write->version, ".tmp", temporary, sizeof(temporary));
 	model_path(w->models, write->job, write->version, "", path, sizeof(path));
-	out = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	size = data_offset(v0) + write->bytes;
+	if (agent_spares_take(w->spares, write->job, size, temporary, &out)) {
+		out = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	}
 	if (out < 0) {
 		rc = -errno;
 		(void)close(v0);
@@ -200,6 +207,7 @@ static int write_model(struct agent_writer *w, struct agent_write *write, int *r
 		(void)unlink(temporary);
 		return rc;
 	}
+	agent_spares_want(w->spares, write->job, size);
 	*ret_fd = out;
 	return 0;
 }
@@ -278,7 +286,9 @@ int agent_writer_new(struct trib_loop *loop, const char *models,
 	w->buffer = trib_alloc(BUFFER_SIZE);
 	(void)pthread_mutex_init(&w->lock, NULL);
 	(void)pthread_cond_init(&w->more, NULL);
-	if (!w->buffer || pthread_create(&w->thread, NULL, writer_main, w)) {
+	if (!w->buffer || agent_spares_new(models, &w->spares) ||
+	    pthread_create(&w->thread, NULL, writer_main, w)) {
+		w->spares = agent_spares_free(w->spares);
 		trib_free(w->buffer);
 		trib_free(w);
 		return -ENOMEM;
@@ -299,6 +309,7 @@ struct agent_writer *agent_writer_free(struct agent_writer *w)
 	(void)pthread_join(w->thread, NULL);
 	(void)pthread_mutex_destroy(&w->lock);
 	(void)pthread_cond_destroy(&w->more);
+	w->spares = agent_spares_free(w->spares);
 	trib_free(w->buffer);
 	trib_free(w);
 	return NULL;
