@@ -208,12 +208,19 @@ static int on_base(struct agg_job *job, const struct trib_fn_message *m, const i
 
 static int on_out(struct agg_job *job, const int *fds, uint32_t count)
 {
+	struct stat st;
 	void *memory = NULL;
 	uint64_t size = 0;
 	int rc;
 
 	if (count != 1 || !job->known) {
 		return -EINVAL;
+	}
+	if (fstat(fds[0], &st) < 0) {
+		return -errno;
+	}
+	if (job->out && st.st_ino == job->out_inode && (uint64_t)st.st_size == job->out_size) {
+		return 0; /* memfds are all of one file system */
 	}
 	rc = map_fd(fds[0], PROT_READ | PROT_WRITE, &memory, &size);
 	if (rc) {
@@ -226,6 +233,7 @@ static int on_out(struct agg_job *job, const int *fds, uint32_t count)
 	drop_out(job);
 	job->out = memory;
 	job->out_size = size;
+	job->out_inode = st.st_ino;
 	return 0;
 }
 

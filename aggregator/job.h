@@ -37,6 +37,7 @@ struct agg_job {
 	uint32_t base_version;
 	float *out;
 	uint64_t out_size;
+	uint64_t out_inode; /* the same memory given again keeps its mapping, page tables and all */
 };
 
 void agg_job_init(struct agg_job *job, uint64_t owner_start);

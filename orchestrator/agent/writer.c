@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/crypto.h"
@@ -23,6 +24,7 @@
 
 #define QUEUE_MAX   64u
 #define BUFFER_SIZE (256u << 10)
+#define SETTLE_MS   200
 
 struct agent_writer {
 	struct trib_loop *loop;
@@ -225,7 +227,8 @@ static void on_finished(void *arg)
 	trib_free(f);
 }
 
-static void serve(struct agent_writer *w, struct agent_write *write)
+/* The file's fd, for the fsync to come, or -1. */
+static int serve(struct agent_writer *w, struct agent_write *write)
 {
 	struct finished *f = trib_alloc(sizeof(*f));
 	int fd = -1;
@@ -239,34 +242,72 @@ static void serve(struct agent_writer *w, struct agent_write *write)
 			trib_free(f);
 		}
 	}
+	return fd;
+}
+
+static int settle(int fd)
+{
 	if (fd >= 0) {
 		if (fsync(fd)) {
-			log_warn("writer", "event=fsync-failed job=%s errno=%d", write->job, errno);
+			log_warn("writer", "event=fsync-failed errno=%d", errno);
 		}
 		(void)close(fd);
 	}
+	return -1;
+}
+
+/* Waits for work; with a file to be settled no longer than until Redis, whose own fsync of the
+ * report would queue behind that of a whole model (15 ms), has published. Lock held. */
+static void wait_for_work(struct agent_writer *w, int unsettled)
+{
+	struct timespec until;
+
+	if (unsettled < 0) {
+		(void)pthread_cond_wait(&w->more, &w->lock);
+		return;
+	}
+	(void)clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_nsec += SETTLE_MS * 1000000l;
+	if (until.tv_nsec >= 1000000000l) {
+		until.tv_nsec -= 1000000000l;
+		until.tv_sec++;
+	}
+	(void)pthread_cond_timedwait(&w->more, &w->lock, &until);
 }
 
 static void *writer_main(void *arg)
 {
 	struct agent_writer *w = arg;
+	int unsettled = -1;
 
 	for (;;) {
-		struct agent_write write;
+		struct agent_write write = { .rc = -ENOENT };
+		bool have;
+		bool stop;
 
 		(void)pthread_mutex_lock(&w->lock);
-		while (!w->count && !w->stop) {
-			(void)pthread_cond_wait(&w->more, &w->lock);
+		if (!w->count && !w->stop) {
+			wait_for_work(w, unsettled);
 		}
-		if (!w->count) {
-			(void)pthread_mutex_unlock(&w->lock);
+		stop = w->stop;
+		have = w->count > 0;
+		if (have) {
+			write = w->queue[0];
+			w->count--;
+			memmove(&w->queue[0], &w->queue[1], w->count * sizeof(w->queue[0]));
+		}
+		(void)pthread_mutex_unlock(&w->lock);
+		if (have) {
+			int fd = serve(w, &write);
+
+			(void)settle(unsettled);
+			unsettled = fd;
+			continue;
+		}
+		unsettled = settle(unsettled);
+		if (stop) {
 			return NULL;
 		}
-		write = w->queue[0];
-		w->count--;
-		memmove(&w->queue[0], &w->queue[1], w->count * sizeof(w->queue[0]));
-		(void)pthread_mutex_unlock(&w->lock);
-		serve(w, &write);
 	}
 }
 
