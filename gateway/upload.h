@@ -60,6 +60,8 @@ void gw_uploads_tick(struct gw_worker *worker);
 /* ---- shared by upload.c, upload_receive.c and upload_commit.c only ---- */
 /* Asks the record for the place (or, with a slot filled already, what has become of it). */
 void gw_upload_reserve(struct gw_upload *u);
+/* What a record's CLOSED means, by the state (of the round or the job) it names. */
+enum trib_problem gw_upload_closed(const char *state);
 /* Ends it with a problem: slot back, reservation released, answer sent, freed. */
 void gw_upload_refuse(struct gw_upload *u, enum trib_problem problem, const char *detail);
 /* Lets go of everything (slot back, release owed) and frees. Returns the exchange to answer, with

@@ -174,7 +174,8 @@ static void on_commit(const struct trib_value *value, void *arg)
 		if (strcmp(word, "CONFLICT") == 0) {
 			gw_upload_refuse(u, TRIB_PROBLEM_ALREADY_REPORTED, NULL);
 		} else if (strcmp(word, "CLOSED") == 0) {
-			gw_upload_refuse(u, TRIB_PROBLEM_ROUND_CLOSED,
+			gw_upload_refuse(u,
+					 gw_upload_closed(trib_value_text(trib_value_at(value, 1))),
 					 "closed while the update arrived");
 		} else if (strcmp(word, "STALE") == 0) {
 			gw_upload_refuse(u, TRIB_PROBLEM_STALE, NULL);

@@ -147,7 +147,7 @@ local function commit(k, a)
     if s == 'R' then redis.call('HINCRBY', base, 'inflight', -1) end
     redis.call('HSET', upd, a[1], 'S|' .. id .. '|0')
     redis.call('HINCRBY', base, 'late', 1)
-    return {'CLOSED', state or 'none'}
+    return {'CLOSED', state ~= 'open' and state or st}
   end
   local t = now()
   redis.call('HSET', upd, a[1], 'C|' .. id .. '|' .. t .. '|' .. a[4] .. '|' .. a[5] .. '|' .. a[6])
