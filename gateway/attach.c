@@ -28,6 +28,19 @@ bool gw_job_want(struct gw_jobs *jobs, struct gw_job *job)
 	return fresh;
 }
 
+bool gw_job_foresee(struct gw_jobs *jobs, struct gw_job *job)
+{
+	bool fresh;
+
+	(void)pthread_mutex_lock(&jobs->lock);
+	fresh = !job->slots && job->attach == GW_ATTACH_NONE && !job->attach_error;
+	if (fresh) {
+		job->attach = GW_ATTACH_WANTED;
+	}
+	(void)pthread_mutex_unlock(&jobs->lock);
+	return fresh;
+}
+
 int gw_job_attach_error(struct gw_jobs *jobs, struct gw_job *job)
 {
 	int error;

@@ -10,6 +10,8 @@
 struct gw_slots *gw_job_slots(struct gw_jobs *jobs, struct gw_job *job); /* pinned or NULL */
 /* Wants a segment. True when the link must be told (it was not wanted before). */
 bool gw_job_want(struct gw_jobs *jobs, struct gw_job *job);
+/* The same where an upload is only to be expected: not again after an error. */
+bool gw_job_foresee(struct gw_jobs *jobs, struct gw_job *job);
 int gw_job_attach_error(struct gw_jobs *jobs, struct gw_job *job);
 /* The agent's answer: slots (taken, may be NULL) or an error. Tells whether the job is known. */
 bool gw_jobs_attached(struct gw_jobs *jobs, const char *id, struct gw_slots *slots, int error);

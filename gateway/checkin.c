@@ -7,6 +7,8 @@
 #include "common/clock.h"
 #include "common/crypto.h"
 #include "common/json.h"
+#include "gateway/attach.h"
+#include "gateway/link.h"
 #include "gateway/load.h"
 #include "gateway/metrics.h"
 
@@ -194,6 +196,9 @@ static void answer_selected(struct gw_checkin *c, const struct gw_version *versi
 		return;
 	}
 	json = selected_json(c, version, ticket);
+	if (gw_job_foresee(&c->worker->gw->jobs, c->job)) { /* memory is warm when it comes */
+		gw_link_poke(c->worker->gw);
+	}
 	x = leave(c);
 	if (!x) {
 		json_decref(json);

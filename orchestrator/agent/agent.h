@@ -274,6 +274,7 @@ TRIB_MUST_CHECK int agent_writer_new(struct trib_loop *loop, const char *models,
 				     struct agent_writer **ret_writer);
 struct agent_writer *agent_writer_free(struct agent_writer *writer);
 TRIB_MUST_CHECK int agent_writer_put(struct agent_writer *writer, const struct agent_write *write);
+struct agent_spares *agent_writer_spares(struct agent_writer *writer);
 void agent_round_written(struct agent_write *write, void *arg);
 /* <models>/<job>/v<version>.safetensors; returns fd and where its data begins. */
 int agent_model_open(const struct agent *agent, const char *job, uint32_t version,

@@ -13,11 +13,13 @@
 #include "common/id.h"
 #include "common/json.h"
 #include "common/log.h"
+#include "orchestrator/agent/spare.h"
 
 #define POLL_OPEN_MS   1000 /* a round is open, nothing waits here */
 #define POLL_BUSY_MS   250
 #define POLL_IDLE_MS   5000
 #define SLOTS_AUTO_MAX 1024u
+#define TOUCH_SLOTS    8u /* touched ahead of the first uploads */
 #define MISMATCH_MS    15000
 #define SCAN_MS        1000 /* hints may get lost: a claimed slot is found after that */
 #define WALK_MS        5000
@@ -320,6 +322,10 @@ static int job_make(struct agent_job *job, const struct trib_value *sync)
 			return rc;
 		}
 		agent_keep_segment(job);
+		agent_spares_touch(agent_writer_spares(job->agent->writer), job->id,
+				   job->segment.data_fd,
+				   (slots < TOUCH_SLOTS ? slots : TOUCH_SLOTS) *
+					   job->segment.header.slot_size);
 		log_info("jobs", "event=segment job=%s slots=%u slot_bytes=%llu huge=%d", job->id,
 			 slots, (unsigned long long)job->segment.header.slot_size,
 			 job->segment.huge);
@@ -419,6 +425,7 @@ void agent_job_drop(struct agent_job *job, const char *why)
 
 	log_info("jobs", "event=dropped job=%s why=\"%s\"", job->id, why);
 	job->retiring = true;
+	agent_spares_forget(agent_writer_spares(agent->writer), job->id);
 	for (uint32_t i = AGENT_TOP; i < AGENT_FUNCTIONS_MAX; i++) {
 		agent_fn_stop(&job->fns[i]);
 		agent_fn_drop_partial(&job->fns[i]);

@@ -7,17 +7,20 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "shm/segment.h"
 
 #define WANTED_MAX 64u
 #define PIECE      (1u << 20)
+#define TOUCH      (4u << 20)
 #define PATH_SIZE  512
 
 struct wanted {
 	char job[TRIB_JOB_ID_SIZE];
 	uint64_t size;
+	int fd; /* -1: a model file; else memory to be touched, owned */
 };
 
 struct agent_spares {
@@ -89,6 +92,23 @@ static void make(struct agent_spares *s, const struct wanted *w)
 	}
 }
 
+/* fallocate would only promise the pages: they are cleared by whoever touches them. */
+static void touch(struct agent_spares *s, const struct wanted *w)
+{
+	for (uint64_t at = 0; at < w->size && !interrupted(s); at += TOUCH) {
+		uint64_t rest = w->size - at;
+		size_t size = rest < TOUCH ? (size_t)rest : TOUCH;
+		void *memory =
+			mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, w->fd, (off_t)at);
+
+		if (memory == MAP_FAILED) {
+			return;
+		}
+		(void)madvise(memory, size, MADV_POPULATE_WRITE);
+		(void)munmap(memory, size);
+	}
+}
+
 static void *main_of_thread(void *arg)
 {
 	struct agent_spares *s = arg;
@@ -108,7 +128,12 @@ static void *main_of_thread(void *arg)
 		s->count--;
 		memmove(&s->queue[0], &s->queue[1], s->count * sizeof(s->queue[0]));
 		(void)pthread_mutex_unlock(&s->lock);
-		make(s, &w);
+		if (w.fd < 0) {
+			make(s, &w);
+		} else {
+			touch(s, &w);
+			(void)close(w.fd);
+		}
 		(void)pthread_mutex_lock(&s->lock);
 		s->busy.job[0] = '\0';
 	}
@@ -146,6 +171,11 @@ struct agent_spares *agent_spares_free(struct agent_spares *s)
 	(void)pthread_cond_signal(&s->more);
 	(void)pthread_mutex_unlock(&s->lock);
 	(void)pthread_join(s->thread, NULL);
+	for (uint32_t i = 0; i < s->count; i++) {
+		if (s->queue[i].fd >= 0) {
+			(void)close(s->queue[i].fd);
+		}
+	}
 	(void)pthread_mutex_destroy(&s->lock);
 	(void)pthread_cond_destroy(&s->more);
 	trib_free(s->scratch);
@@ -153,16 +183,56 @@ struct agent_spares *agent_spares_free(struct agent_spares *s)
 	return NULL;
 }
 
-void agent_spares_want(struct agent_spares *s, const char *job, uint64_t size)
+static void enter(struct agent_spares *s, const char *job, uint64_t size, int fd)
 {
+	bool full;
+
 	(void)pthread_mutex_lock(&s->lock);
-	if (s->count < WANTED_MAX && strlen(job) < TRIB_JOB_ID_SIZE) {
+	full = s->count == WANTED_MAX || strlen(job) >= TRIB_JOB_ID_SIZE;
+	if (!full) {
 		struct wanted *w = &s->queue[s->count++];
 
 		memcpy(w->job, job, strlen(job) + 1);
 		w->size = size;
+		w->fd = fd;
 		(void)pthread_cond_signal(&s->more);
 	}
+	(void)pthread_mutex_unlock(&s->lock);
+	if (full && fd >= 0) {
+		(void)close(fd);
+	}
+}
+
+void agent_spares_want(struct agent_spares *s, const char *job, uint64_t size)
+{
+	enter(s, job, size, -1);
+}
+
+void agent_spares_touch(struct agent_spares *s, const char *job, int fd, uint64_t size)
+{
+	int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+
+	if (own >= 0) {
+		enter(s, job, size, own);
+	}
+}
+
+void agent_spares_forget(struct agent_spares *s, const char *job)
+{
+	uint32_t kept = 0;
+
+	(void)pthread_mutex_lock(&s->lock);
+	if (strcmp(s->busy.job, job) == 0) {
+		s->busy.job[0] = '\0';
+	}
+	for (uint32_t i = 0; i < s->count; i++) {
+		if (strcmp(s->queue[i].job, job) != 0) {
+			s->queue[kept++] = s->queue[i];
+		} else if (s->queue[i].fd >= 0) {
+			(void)close(s->queue[i].fd);
+		}
+	}
+	s->count = kept;
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
@@ -174,7 +244,7 @@ int agent_spares_take(struct agent_spares *s, const char *job, uint64_t size, co
 	int fd;
 
 	(void)pthread_mutex_lock(&s->lock);
-	if (strcmp(s->busy.job, job) == 0) {
+	if (strcmp(s->busy.job, job) == 0 && s->busy.fd < 0) {
 		s->busy.job[0] = '\0'; /* its maker stops at the next piece and holds no name */
 	}
 	spare_path(s, job, spare);

@@ -356,6 +356,11 @@ struct agent_writer *agent_writer_free(struct agent_writer *w)
 	return NULL;
 }
 
+struct agent_spares *agent_writer_spares(struct agent_writer *w)
+{
+	return w->spares;
+}
+
 int agent_writer_put(struct agent_writer *w, const struct agent_write *write)
 {
 	int rc = 0;
