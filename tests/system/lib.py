@@ -38,10 +38,10 @@ def wait_for(what, timeout=10.0, every=0.02, about="condition"):
 # ---- processes ----
 
 def alive(pid):
-    """Runs, and is no zombie."""
+    """Runs, and is no zombie (a killed leader is one before its other threads have let go of their sockets)."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8") as f:
-            return f.read().rpartition(")")[2].split()[0] not in "ZX"
+            return f.read().rpartition(")")[2].split()[0] not in "ZX" or len(os.listdir(f"/proc/{pid}/task")) > 1
     except OSError:
         return False
 
