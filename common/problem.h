@@ -36,6 +36,7 @@
 	X(ALREADY_REPORTED, "already-reported", 409,                                             \
 	  "This client already reported with other content")                                     \
 	X(UPLOAD_BUSY, "upload-busy", 409, "Another upload of this client is under way")         \
+	X(UPLOAD_OFFSET, "upload-offset", 409, "Upload-Offset is not where the upload stands")   \
 	X(STATE_CONFLICT, "state-conflict", 409, "Not possible in the present state")            \
 	X(MODEL_CONFLICT, "model-conflict", 409, "The job has another initial model already")    \
 	X(IDEMPOTENCY_RUNNING, "idempotency-running", 409,                                       \

@@ -164,6 +164,7 @@ static json_t *selected_json(const struct gw_checkin *c, const struct gw_version
 	char deadline[TRIB_RFC3339_SIZE];
 	char model_url[128];
 	char upload_url[128];
+	char resume_url[128];
 	char etag[128];
 	json_t *config = NULL;
 	char reason[160];
@@ -172,17 +173,21 @@ static json_t *selected_json(const struct gw_checkin *c, const struct gw_version
 	(void)snprintf(model_url, sizeof(model_url), "/v1/jobs/%s/models/%u", c->job->id, c->base);
 	(void)snprintf(upload_url, sizeof(upload_url), "/v1/jobs/%s/updates/%s", c->job->id,
 		       c->update);
+	(void)snprintf(resume_url, sizeof(resume_url), "/v1/jobs/%s/uploads/%s", c->job->id,
+		       c->update);
 	(void)snprintf(etag, sizeof(etag), "\"v%u-%s\"", c->base, version->digest);
 	if (trib_json_parse(c->job->config, strlen(c->job->config), &config, reason)) {
 		config = json_object();
 	}
 	return json_pack(
-		"{s:s,s:I,s:I,s:s,s:o,s:{s:s,s:s,s:I,s:I},s:{s:s,s:s,s:I,s:[s],s:[s]}}", "status",
-		"selected", "round", (json_int_t)c->round, "base_version", (json_int_t)c->base,
-		"deadline", deadline, "config", config, "model", "url", model_url, "etag", etag,
-		"bytes", (json_int_t)(8 + c->job->header_size + version->bytes), "version",
-		(json_int_t)c->base, "upload", "url", upload_url, "ticket", ticket, "max_bytes",
-		(json_int_t)c->job->update_max, "encodings", "dense", "dtypes", "F32");
+		"{s:s,s:I,s:I,s:s,s:o,s:{s:s,s:s,s:I,s:I},s:{s:s,s:s,s:s,s:I,s:[s],s:[s]}}",
+		"status", "selected", "round", (json_int_t)c->round, "base_version",
+		(json_int_t)c->base, "deadline", deadline, "config", config, "model", "url",
+		model_url, "etag", etag, "bytes",
+		(json_int_t)(8 + c->job->header_size + version->bytes), "version",
+		(json_int_t)c->base, "upload", "url", upload_url, "resume", resume_url, "ticket",
+		ticket, "max_bytes", (json_int_t)c->job->update_max, "encodings", "dense", "dtypes",
+		"F32");
 }
 
 static void answer_selected(struct gw_checkin *c, const struct gw_version *version)

@@ -9,7 +9,7 @@
 
 struct gw_header *gw_header_put(struct gw_header *header)
 {
-	if (header && --header->refs == 0) {
+	if (header && __atomic_sub_fetch(&header->refs, 1, __ATOMIC_ACQ_REL) == 0) {
 		trib_free(header->text);
 		trib_free(header->pieces);
 		trib_free(header);
@@ -36,7 +36,7 @@ static struct gw_header *find(struct gw_header_cache *cache, const struct gw_job
 			memmove(&cache->entries[1], &cache->entries[0],
 				i * sizeof(cache->entries[0]));
 			cache->entries[0] = entry;
-			entry->refs++;
+			(void)__atomic_add_fetch(&entry->refs, 1, __ATOMIC_RELAXED);
 			return entry;
 		}
 	}
@@ -101,7 +101,7 @@ int gw_header_find(struct gw_header_cache *cache, const struct gw_job *job, cons
 	memmove(&cache->entries[1], &cache->entries[0],
 		(GW_HEADERS_MAX - 1) * sizeof(cache->entries[0]));
 	cache->entries[0] = entry;
-	entry->refs++;
+	(void)__atomic_add_fetch(&entry->refs, 1, __ATOMIC_RELAXED);
 	*ret_header = entry;
 	return 0;
 }

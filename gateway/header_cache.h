@@ -11,7 +11,7 @@
 #define GW_HEADERS_MAX 8
 
 struct gw_header {
-	uint32_t refs;
+	uint32_t refs; /* atomic: a resumed upload may end on another worker */
 	char job[TRIB_JOB_ID_SIZE];
 	uint64_t hash[2];
 	size_t size;

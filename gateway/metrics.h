@@ -22,6 +22,11 @@
 	  "Replays of committed updates")                                                          \
 	X(ABANDONED, "uploads_abandoned_total", NULL, TRIB_COUNTER,                                \
 	  "Uploads whose client went away before the commit")                                      \
+	X(RESUMABLE, "uploads_resumable", NULL, TRIB_GAUGE, "Uploads that may be resumed")         \
+	X(PARKED, "uploads_parked_total", NULL, TRIB_COUNTER, "Uploads kept after their request")  \
+	X(RESUMED, "uploads_resumed_total", NULL, TRIB_COUNTER, "Uploads gone on with by PATCH")   \
+	X(RESUME_EVICTED, "uploads_evicted_total", NULL, TRIB_COUNTER,                             \
+	  "Parked uploads that gave their slot to another")                                        \
 	X(SLOTS_FREE, "slots", "state=\"free\"", TRIB_GAUGE, "Slots by state, all jobs")           \
 	X(SLOTS_FILLING, "slots", "state=\"filling\"", TRIB_GAUGE, "Slots by state, all jobs")     \
 	X(SLOTS_READY, "slots", "state=\"ready\"", TRIB_GAUGE, "Slots by state, all jobs")         \

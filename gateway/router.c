@@ -10,6 +10,7 @@
 #include "gateway/model_get.h"
 #include "gateway/model_put.h"
 #include "gateway/receipt.h"
+#include "gateway/resume.h"
 #include "gateway/upload.h"
 
 #define PREFIX "/v1/jobs/"
@@ -89,6 +90,8 @@ static void serve(struct gw_worker *worker, struct trib_exchange *x, const struc
 
 	if (path->what[0] == 'c') {
 		gw_checkin_begin(worker, x, path->job, grant);
+	} else if (strcmp(path->what, "uploads") == 0) {
+		gw_resume_serve(worker, x, path);
 	} else if (path->what[0] == 'm') {
 		route_model(worker, x, method, path, grant);
 	} else {
@@ -113,6 +116,12 @@ void gw_on_request(struct trib_exchange *x, const struct trib_http_request *requ
 	if (strcmp(path.what, "checkins") == 0 && path.item[0] == '\0') {
 		if (request->method != TRIB_HTTP_POST) {
 			not_allowed(x, "POST");
+			return;
+		}
+	} else if (strcmp(path.what, "uploads") == 0 && path.item[0]) {
+		if (request->method != TRIB_HTTP_HEAD && request->method != TRIB_HTTP_PATCH &&
+		    request->method != TRIB_HTTP_DELETE) {
+			not_allowed(x, "HEAD, PATCH, DELETE");
 			return;
 		}
 	} else if ((strcmp(path.what, "models") != 0 && strcmp(path.what, "updates") != 0) ||

@@ -10,6 +10,7 @@
 #include "gateway/link.h"
 #include "gateway/load.h"
 #include "gateway/metrics.h"
+#include "gateway/resume.h"
 
 /* A body so small arrives with its head: the commit alone decides, one call of Redis less. The
  * ticket has said that the client was selected; a slot is held for no longer than its own bytes. */
@@ -51,6 +52,7 @@ struct trib_exchange *gw_upload_leave(struct gw_upload *u)
 		TAILQ_REMOVE(&u->worker->attaching, u, entry);
 		u->worker->attaching_count--;
 	}
+	gw_resume_leave(u);
 	if (u->holds) {
 		gw_slots_abort(u->slots, u->slot, u->gen, u->slot_state);
 	}
@@ -94,9 +96,14 @@ static void on_gone(void *data)
 	case GW_UPLOAD_RESERVING:
 	case GW_UPLOAD_COMMITTING:
 		return; /* a call is outstanding: its answer ends the upload */
-	case GW_UPLOAD_ATTACHING:
 	case GW_UPLOAD_RECEIVING:
+		if (gw_resume_park(u)) {
+			return;
+		}
+		/* fall through */
+	case GW_UPLOAD_ATTACHING:
 	case GW_UPLOAD_DRAINING:
+	case GW_UPLOAD_PARKED:
 		gw_count(GW_M_ABANDONED, 1);
 		(void)gw_upload_leave(u);
 		return;
@@ -109,8 +116,10 @@ static bool abandoned(struct gw_upload *u)
 	if (u->x) {
 		return false;
 	}
-	gw_count(GW_M_ABANDONED, 1);
-	(void)gw_upload_leave(u);
+	if (!gw_resume_park(u)) {
+		gw_count(GW_M_ABANDONED, 1);
+		(void)gw_upload_leave(u);
+	}
 	return true;
 }
 
@@ -118,13 +127,18 @@ static bool abandoned(struct gw_upload *u)
 
 static void take_slot(struct gw_upload *u)
 {
-	if (gw_slots_take(u->slots, &u->slot, &u->gen)) {
+	if (gw_slots_take(u->slots, &u->slot, &u->gen) &&
+	    (!gw_resume_evict(u->worker, u->slots) || gw_slots_take(u->slots, &u->slot, &u->gen))) {
 		gw_count(GW_M_SLOT_EXHAUSTED, 1);
 		gw_upload_refuse(u, TRIB_PROBLEM_ARENA_FULL, NULL);
 		return;
 	}
 	u->holds = true;
 	u->slot_state = TRIB_SLOT_FILLING;
+	if (u->head.resumable && !gw_resume_enter(u) && !u->head.completes) {
+		gw_upload_refuse(u, TRIB_PROBLEM_UNAVAILABLE, "too many uploads are resumable");
+		return;
+	}
 	gw_upload_receive(u);
 }
 
@@ -246,6 +260,8 @@ static void on_reserve(const struct trib_value *value, void *arg)
 	}
 	if (!value || trib_value_type(value) != TRIB_VALUE_ARRAY) {
 		gw_upload_refuse(u, TRIB_PROBLEM_UNAVAILABLE, "Redis refused");
+	} else if (u->resuming && u->reserved && !gw_slots_retired(u->slots)) {
+		gw_upload_go_on(u);
 	} else if (u->holds && (u->reserved || strcmp(word, "DUP") == 0)) {
 		/* asked a second time (gw_upload_commit): the job goes on, in other memory */
 		gw_upload_refuse(u, TRIB_PROBLEM_UNAVAILABLE,
@@ -257,6 +273,8 @@ static void on_reserve(const struct trib_value *value, void *arg)
 			return;
 		}
 		find_slot(u);
+	} else if (strcmp(word, "DUP") == 0 && u->head.resumable && !u->head.completes) {
+		gw_upload_refuse(u, TRIB_PROBLEM_ALREADY_REPORTED, "its receipt is at updates/");
 	} else if (strcmp(word, "DUP") == 0) {
 		replay(u, value);
 	} else if (strcmp(word, "CLOSED") == 0) {
@@ -298,6 +316,13 @@ void gw_upload_reserve(struct gw_upload *u)
 			    u->job->key, u->head.client, u->head.update, round, lease, NULL)) {
 		gw_upload_refuse(u, TRIB_PROBLEM_UNAVAILABLE, "too many calls outstanding");
 	}
+}
+
+void gw_upload_resume(struct gw_upload *u, struct trib_exchange *x)
+{
+	u->x = x;
+	trib_exchange_attach(x, u, on_gone);
+	gw_upload_reserve(u);
 }
 
 /* ---- the request ---- */
@@ -360,6 +385,7 @@ void gw_upload_begin(struct gw_worker *worker, struct trib_exchange *x, const ch
 		gw_refuse(x, TRIB_PROBLEM_FORBIDDEN, "FL-Client is not the certificate's client");
 		return;
 	}
+	gw_resume_supersede(worker, head.update);
 	u = trib_alloc(sizeof(*u));
 	if (!u || trib_copy(u->job_id, sizeof(u->job_id), job)) {
 		trib_free(u);

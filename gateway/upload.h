@@ -21,10 +21,11 @@ enum gw_upload_state {
 	GW_UPLOAD_RECEIVING,
 	GW_UPLOAD_DRAINING,
 	GW_UPLOAD_COMMITTING,
+	GW_UPLOAD_PARKED, /* resume.h: nobody's, until a request goes on with it */
 };
 
 struct gw_upload {
-	TAILQ_ENTRY(gw_upload) entry; /* ATTACHING */
+	TAILQ_ENTRY(gw_upload) entry; /* ATTACHING, or (listed) in the table of resume.c */
 	struct gw_worker *worker;
 	struct trib_exchange *x; /* NULL: the client is gone */
 	enum gw_upload_state state;
@@ -46,6 +47,13 @@ struct gw_upload {
 	uint32_t tries;
 	uint64_t counted_weight; /* what Redis said: discounted weight, and round; 0 = not said */
 	uint32_t counted_round;
+	/* resume.c: in its table; guarded by its lock */
+	bool listed;
+	bool parked;
+	bool yield;        /* its client has another connection */
+	uint64_t yield_at; /* received when that was last looked at */
+	bool resuming;     /* by PATCH */
+	uint64_t parked_ms;
 	/* of a replay: what was committed */
 	char dup_digest[GW_BODY_DIGEST_SIZE];
 	uint64_t dup_ms;
@@ -69,6 +77,10 @@ void gw_upload_refuse(struct gw_upload *u, enum trib_problem problem, const char
 struct trib_exchange *gw_upload_leave(struct gw_upload *u);
 /* The slot is ours: asks for the body. */
 void gw_upload_receive(struct gw_upload *u);
+/* A parked one, ours again, goes on with this request's body. */
+void gw_upload_resume(struct gw_upload *u, struct trib_exchange *x);
+/* The same once the record has said that the place is still the client's. */
+void gw_upload_go_on(struct gw_upload *u);
 /* A replay: asks for the body to throw it away. */
 void gw_upload_drain(struct gw_upload *u);
 /* All checks passed. */

@@ -6,6 +6,7 @@
 
 #include "common/log.h"
 #include "gateway/metrics.h"
+#include "gateway/resume.h"
 #include "gateway/rings.h"
 #include "shm/descriptor_check.h"
 
@@ -220,6 +221,8 @@ void gw_upload_commit(struct gw_upload *u)
 {
 	struct trib_slot_record *record = trib_segment_record(&u->slots->segment, u->slot);
 
+	gw_resume_leave(u); /* complete: nothing to go on with */
+	u->resuming = false;
 	if (gw_slots_retired(u->slots)) {
 		gw_upload_reserve(
 			u); /* the record knows why: the job is over, the round closed .. */

@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #include "common/crypto.h"
+#include "gateway/resume.h"
 
 #define WEIGHT_DIGITS_MAX   12
 #define WEIGHT_FRACTION_MAX 24
@@ -180,6 +181,16 @@ static int check_ticket(const struct trib_http_request *request,
 	return 0;
 }
 
+int gw_upload_ticket_check(const struct trib_http_request *request,
+			   const uint8_t key[TRIB_TICKET_KEY_SIZE], const char *job,
+			   uint64_t now_ms, const struct gw_upload_head *head,
+			   struct gw_refusal *ret_refusal)
+{
+	struct trib_ticket ticket;
+
+	return check_ticket(request, key, job, now_ms, head, &ticket, ret_refusal);
+}
+
 int gw_upload_head_read(const struct trib_http_request *request,
 			const uint8_t key[TRIB_TICKET_KEY_SIZE], const char *job,
 			const char *update, uint64_t now_ms, struct gw_upload_head *ret_head,
@@ -198,6 +209,9 @@ int gw_upload_head_read(const struct trib_http_request *request,
 	rc = read_fields(request, &head, ret_refusal);
 	if (rc == 0) {
 		rc = gw_body_head_read(request, &head.total, ret_refusal);
+	}
+	if (rc == 0) {
+		rc = gw_resume_head_read(request, &head, ret_refusal);
 	}
 	if (rc == 0) {
 		rc = check_ticket(request, key, job, now_ms, &head, &ticket, ret_refusal);

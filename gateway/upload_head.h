@@ -4,6 +4,7 @@
 #ifndef TRIB_GATEWAY_UPLOAD_HEAD_H
 #define TRIB_GATEWAY_UPLOAD_HEAD_H
 
+#include "common/crypto.h"
 #include "common/http.h"
 #include "common/problem.h"
 #include "common/ticket.h"
@@ -21,6 +22,10 @@ struct gw_upload_head {
 	uint32_t crc;
 	bool has_kind;
 	bool kind_weights;
+	/* resume.h */
+	bool resumable; /* the request speaks of Upload-Complete */
+	bool completes; /* this request brings the last byte */
+	char ticket[TRIB_SHA256_TEXT_SIZE];
 };
 
 struct gw_refusal {
@@ -34,6 +39,11 @@ TRIB_MUST_CHECK int gw_upload_head_read(const struct trib_http_request *request,
 					const char *update, uint64_t now_ms,
 					struct gw_upload_head *ret_head,
 					struct gw_refusal *ret_refusal);
+/* FL-Ticket of a request, against what the upload's head said. */
+TRIB_MUST_CHECK int gw_upload_ticket_check(const struct trib_http_request *request,
+					   const uint8_t key[TRIB_TICKET_KEY_SIZE], const char *job,
+					   uint64_t now_ms, const struct gw_upload_head *head,
+					   struct gw_refusal *ret_refusal);
 /* Content-Length, or FL-Length of a chunked body; then media type and coding. */
 TRIB_MUST_CHECK int gw_body_head_read(const struct trib_http_request *request, uint64_t *ret_total,
 				      struct gw_refusal *ret_refusal);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "gateway/metrics.h"
+#include "gateway/resume.h"
 #include "shm/descriptor_check.h"
 
 static double weight_of(const struct gw_upload *u)
@@ -71,7 +72,9 @@ static void on_complete(struct trib_exchange *x)
 	struct gw_upload *u = trib_exchange_data(x);
 	const struct gw_check *check = &u->intake.check;
 
-	if (u->intake.phase != GW_INTAKE_FULL) {
+	if (u->listed && (u->intake.phase != GW_INTAKE_FULL || !u->head.completes)) {
+		gw_resume_answer(u);
+	} else if (u->intake.phase != GW_INTAKE_FULL) {
 		gw_upload_refuse(u, TRIB_PROBLEM_TRUNCATED, "body is shorter than announced");
 	} else if (u->head.has_crc && u->head.crc != check->crc) {
 		gw_upload_refuse(u, TRIB_PROBLEM_DIGEST_MISMATCH, "crc32c differs; send it again");
@@ -85,13 +88,18 @@ static void on_complete(struct trib_exchange *x)
 	}
 }
 
-void gw_upload_receive(struct gw_upload *u)
+void gw_upload_go_on(struct gw_upload *u)
 {
 	static const struct trib_http_sink sink = { on_next, on_landed, on_complete, on_broken };
 
 	u->state = GW_UPLOAD_RECEIVING;
-	gw_intake_init(&u->intake, u->head.total, u->job->header_max);
 	trib_http_want_sink(u->x, &sink);
+}
+
+void gw_upload_receive(struct gw_upload *u)
+{
+	gw_intake_init(&u->intake, u->head.total, u->job->header_max);
+	gw_upload_go_on(u);
 }
 
 /* ---- replays ---- */

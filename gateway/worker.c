@@ -12,6 +12,7 @@
 #include "gateway/load.h"
 #include "gateway/metrics.h"
 #include "gateway/model_put.h"
+#include "gateway/resume.h"
 #include "gateway/router.h"
 #include "gateway/upload.h"
 
@@ -167,6 +168,7 @@ static void on_tick(void *arg)
 	publish(worker);
 	gw_checkins_tick(worker);
 	gw_uploads_tick(worker);
+	gw_resume_tick(worker);
 }
 
 /* ---- life ---- */
@@ -183,6 +185,7 @@ static void *run(void *arg)
 	 * outstanding is answered NULL while the exchanges still exist. */
 	worker->redis = trib_redis_free(worker->redis);
 	worker->httpd = trib_httpd_free(worker->httpd);
+	gw_resume_forget(worker, "");
 	gw_loads_fini(worker);
 	gw_model_puts_fini(worker);
 	return NULL;

@@ -328,6 +328,8 @@ class Job:
         self.id = self.doc["metadata"]["id"]
         self.bits = self.doc["spec"]["aggregation"].get("scale_bits")
         call(node.data, "PUT", f"/v1/jobs/{self.id}/models/0", body_of(self.base))
+        # Opened by the leader in its own time; a client that checks in before is told to wait.
+        until("the first round", lambda: self.get()["status"]["round"] >= 1)
 
     def update(self, client, round_number=1):
         """(vector, weight) of a client, the same whoever asks and whenever."""

@@ -45,6 +45,8 @@ def _as_float32(tensors, dtypes):
         result[name] = value
     return result
 
+RESUME_BYTES = 1 << 20  # smaller uploads are quicker sent again
+
 
 class Client:
     """Takes part in one job under one identity.
@@ -117,7 +119,8 @@ class Client:
         metrics  {name: number}, at most 32, optional
         kind     "delta" or "weights": checked against the job, optional
 
-        Safe to repeat: the same content counts once. Raises RoundClosed when it came too late,
+        Large ones go on where a broken connection left them. Safe to repeat: the same content
+        counts once. Raises RoundClosed when it came too late,
         Problem "already-reported" when other content was reported before."""
         upload = ticket["upload"]
         buffers = dump(_as_float32(tensors, upload.get("dtypes", ["F32"])))
@@ -135,7 +138,9 @@ class Client:
         if metrics:
             fields["FL-Metrics"] = ", ".join(f"{name}={_decimal(value)}"
                                              for name, value in metrics.items())
-        return self._http.request("PUT", upload["url"], buffers, fields).json()
+        size = sum(memoryview(b).nbytes for b in buffers)
+        resume = upload.get("resume") if size >= RESUME_BYTES else None
+        return self._http.request("PUT", upload["url"], buffers, fields, resume=resume).json()
 
     def run(self, train, wait=25, stop=None, on_round=None):
         """Takes part until the job is over. For each round it is selected for, calls

@@ -157,8 +157,8 @@ class Http:
                     response = self._send(connection, method, parts,
                                           self.headers(parts, fields or {}), body)
                 except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
-                    if not reused:
-                        raise
+                    if not reused or "Upload-Complete" in (fields or {}):
+                        raise  # (what has arrived of that is not to be sent again)
                     connection.close()  # closed while it was idle: that is no failure
                     response = self._send(connection, method, parts,
                                           self.headers(parts, fields or {}), body)
@@ -175,24 +175,44 @@ class Http:
             return Answer(response.status, response.headers, data), response.reason
         raise http.client.HTTPException("too many redirects")
 
-    def request(self, method, target, body=None, fields=None, timeout=None, ok=()):
-        """An exchange with retries. `body` is a list of buffers, sent as views. Returns an Answer
-        (2xx, or a status of `ok`); raises Problem, or Unreachable."""
+    def _go_on(self, resume, body, fields):
+        """After a broken connection: asks where the upload stands and sends the rest. None: the
+        service knows nothing of it, all of it must be sent again."""
+        keys = {name: fields[name] for name in ("FL-Ticket", "FL-Client", "FL-Round", "FL-Base-Version")}
+        answer, reason = self.once("HEAD", resume, None, keys)
+        if answer.status == 404:
+            return None
+        if answer.status != 204:
+            return answer, reason
+        offset = int(answer.headers["Upload-Offset"])
+        keys.update({"Content-Type": "application/partial-upload", "Upload-Offset": str(offset),
+                     "Upload-Complete": "?1"})
+        return self.once("PATCH", resume, _rest(body, offset), keys)
+
+    def request(self, method, target, body=None, fields=None, timeout=None, ok=(), resume=None):
+        """An exchange with retries. `body` is a list of buffers, sent as views. `resume`: where an
+        upload cut short is gone on with. Returns an Answer (2xx, or a status of `ok`); raises
+        Problem, or Unreachable."""
+        if resume:
+            fields = {**fields, "Upload-Complete": "?1"}
+        cut = False
         give_up = time.monotonic() + self.retry_for
         attempt = 0
         while True:
             why, pause = None, random.uniform(0.5, 1.0) * min(5.0, 0.1 * 2 ** min(attempt, 10))
             try:
-                answer, reason = self.once(method, target, body, fields, timeout)
+                step = self._go_on(resume, body, fields) if resume and cut else None
+                answer, reason = step or self.once(method, target, body, fields, timeout)
                 if 200 <= answer.status < 300 or answer.status in ok:
                     return answer
                 why = _problem(answer.status, reason, answer.data)
                 if answer.status in (429, 502, 503, 504):
                     pause = _retry_after(answer, why, pause)
-                elif why.code != "upload-busy":
+                elif why.code not in ("upload-busy", "upload-offset"):
                     raise why
+                cut = cut or why.code == "upload-busy"
             except _DROPPED as e:
-                why = e
+                why, cut = e, True
             attempt += 1
             if _distrust(why):
                 raise Unreachable(f"{method} {self.resolve(target)}: {why!r}") from why
@@ -202,6 +222,17 @@ class Http:
                 raise Unreachable(f"{method} {self.resolve(target)}: {why!r} "
                                   f"(tried {attempt} times)") from why
             time.sleep(pause)
+
+
+def _rest(buffers, offset):
+    """What follows the first `offset` bytes of a list of buffers, as views."""
+    rest = []
+    for buffer in buffers:
+        view = memoryview(buffer).cast("B")
+        if offset < len(view):
+            rest.append(view[offset:])
+        offset = max(0, offset - len(view))
+    return rest
 
 
 def _distrust(why):
