@@ -8,6 +8,7 @@
 #include "aggregator/fold.h"
 #include "aggregator/job.h"
 #include "aggregator/rules/rules.h"
+#include "common/clock.h"
 #include "common/log.h"
 #include "shm/descriptor_check.h"
 #include "shm/link.h"
@@ -19,6 +20,7 @@
 #define UPDATE_DENSE  0
 #define UPDATE_F32    0
 #define EXIT_GOING_ON (-1)
+#define MORE_WAIT_MS  2 /* for updates that were announced, so that they share a pass */
 
 struct batch {
 	uint32_t count;
@@ -36,6 +38,8 @@ struct function {
 	const struct agg_rule *rule;
 	struct trib_descriptor_reader reader;
 	struct batch batch;
+	uint64_t cpu_ns; /* of this process, when last told */
+	bool more;       /* the last update said that others follow */
 };
 
 /* ---- answers ---- */
@@ -199,13 +203,38 @@ static int resume(struct function *f)
 	return 0;
 }
 
+static void account(struct function *f, uint64_t began_ns, uint32_t count, bool merged)
+{
+	struct trib_partial_stats *stats = &trib_partial_header(&f->job.own)->stats;
+	uint64_t took = trib_clock_ns() - began_ns;
+	struct timespec cpu;
+
+	if (merged) {
+		stats->partials += count;
+		stats->merge_ns += took;
+	} else {
+		stats->updates += count;
+		stats->passes++;
+		stats->fold_ns += took;
+	}
+	if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu) == 0) {
+		uint64_t now = (uint64_t)cpu.tv_sec * 1000000000u + (uint64_t)cpu.tv_nsec;
+
+		stats->cpu_ns += now - f->cpu_ns;
+		f->cpu_ns = now;
+	}
+}
+
 static void batch_fold(struct function *f)
 {
 	struct batch *batch = &f->batch;
 	struct agg_folder folder = folder_of(f);
 	uint32_t count = batch->count;
+	uint64_t began = trib_clock_ns();
+	bool merged = false;
 
 	batch->count = 0;
+	f->more = false;
 	if (count == 0) {
 		return;
 	}
@@ -216,6 +245,10 @@ static void batch_fold(struct function *f)
 		return;
 	}
 	agg_fold_run(&folder, batch->inputs, count, 0);
+	for (uint32_t i = 0; i < count; i++) {
+		merged |= batch->inputs[i].partial;
+	}
+	account(f, began, count, merged);
 	for (uint32_t i = 0; i < count; i++) {
 		acknowledge(f, &batch->asked[i]);
 	}
@@ -273,6 +306,7 @@ static void on_update(struct function *f, const struct trib_descriptor *d)
 		refuse(f, d, TRIB_NACK_ROUND);
 	} else {
 		batch_add(f, d, &item);
+		f->more = f->batch.count && d->tag;
 	}
 }
 
@@ -484,7 +518,9 @@ static void data_drain(struct function *f)
 	for (int i = 0; i < got && f->status == EXIT_GOING_ON; i++) {
 		on_descriptor(f, &descriptors[i]);
 	}
-	batch_fold(f);
+	if (!f->more) {
+		batch_fold(f);
+	}
 }
 
 int agg_function_run(int data_fd, int control_fd, uint64_t owner_start)
@@ -504,9 +540,14 @@ int agg_function_run(int data_fd, int control_fd, uint64_t owner_start)
 			{ .fd = f.data_fd, .events = POLLIN },
 		};
 
-		if (poll(wait, 2, -1) < 0 && errno != EINTR) {
+		int ready = poll(wait, 2, f.more ? MORE_WAIT_MS : -1);
+
+		if (ready < 0 && errno != EINTR) {
 			f.status = 1;
 			break;
+		}
+		if (ready == 0) {
+			batch_fold(&f); /* they do not come: what is here waits no longer */
 		}
 		if (wait[0].revents) {
 			control_drain(&f);

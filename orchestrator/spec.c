@@ -216,11 +216,14 @@ static bool check_words(const struct row *row, const json_t *value, const char *
 static bool check_number(const struct row *row, const json_t *value, const char *pointer,
 			 json_t *errors)
 {
-	bool whole = row->kind == KIND_INTEGER;
+	bool whole = row->kind != KIND_NUMBER;
 	double number = json_number_value(value);
 
 	if (whole ? !json_is_integer(value) : !json_is_number(value)) {
-		complain(errors, pointer, whole ? "must be an integer" : "must be a number");
+		complain(errors, pointer,
+			 row->kind == KIND_AUTO ? "must be an integer or \"auto\""
+			 : whole                ? "must be an integer"
+						: "must be a number");
 	} else if (!(number >= row->min)) {
 		complain(errors, pointer, "must be at least %.15g", row->min);
 	} else if (!(number <= row->max)) {
@@ -256,6 +259,11 @@ static bool check_value(const struct row *row, const json_t *value, const char *
 		return check_word(row, value, pointer, errors);
 	case KIND_ENUMS:
 		return check_words(row, value, pointer, errors);
+	case KIND_AUTO:
+		if (json_is_string(value) && strcmp(json_string_value(value), "auto") == 0) {
+			return true;
+		}
+		return check_number(row, value, pointer, errors);
 	case KIND_INTEGER:
 	case KIND_NUMBER:
 		return check_number(row, value, pointer, errors);
@@ -626,6 +634,11 @@ static json_t *row_schema(const struct row *row)
 	case KIND_INTEGER:
 		schema = json_pack("{s:s, s:I, s:I}", "type", "integer", "minimum",
 				   (json_int_t)row->min, "maximum", (json_int_t)row->max);
+		break;
+	case KIND_AUTO:
+		schema = json_pack("{s:[{s:s, s:I, s:I}, {s:s}]}", "oneOf", "type", "integer",
+				   "minimum", (json_int_t)row->min, "maximum", (json_int_t)row->max,
+				   "const", "auto");
 		break;
 	case KIND_NUMBER:
 		schema = json_pack("{s:s, s:f, s:f}", "type", "number", "minimum", row->min,

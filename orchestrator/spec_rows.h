@@ -12,6 +12,7 @@ enum kind {
 	KIND_ENUM,
 	KIND_ENUMS, /* array of one or more */
 	KIND_INTEGER,
+	KIND_AUTO, /* KIND_INTEGER, or "auto" */
 	KIND_NUMBER,
 	KIND_LATER, /* known, but not in this version */
 	KIND_OURS,  /* computed: refused from users */
@@ -87,10 +88,17 @@ static const struct row table[] = {
 	  "Encodings of updates taken" },
 	{ "hierarchy", KIND_OBJECT, 0, 0, NULL, NULL, NULL, "Tree of aggregators" },
 	{ "hierarchy.leaves", KIND_INTEGER, 0, 64, NULL, NULL, "0", "Leaves; 0 = as many as fit" },
-	{ "hierarchy.fan_in", KIND_LATER, 0, 0, NULL, NULL, NULL, "" },
-	{ "hierarchy.max_levels", KIND_LATER, 0, 0, NULL, NULL, NULL, "" },
-	{ "hierarchy.eager", KIND_LATER, 0, 0, NULL, NULL, NULL, "" },
-	{ "hierarchy.reuse", KIND_LATER, 0, 0, NULL, NULL, NULL, "" },
+	{ "hierarchy.levels", KIND_AUTO, 1, 3, NULL, NULL, "\"auto\"",
+	  "Levels of functions: 1 = one function, 2 = leaves and top, 3 = middles between" },
+	{ "hierarchy.fan_in", KIND_AUTO, 1, 64, NULL, NULL, "\"auto\"",
+	  "Waiting updates per leaf; auto: from measured fold and hand-over times" },
+	{ "hierarchy.policy", KIND_ENUM, 0, 0, " eager lazy just-in-time ", NULL, "\"eager\"",
+	  "When updates are folded" },
+	{ "hierarchy.shards", KIND_LATER, 0, 0, NULL, NULL, NULL, "" },
+	{ "hierarchy.replan_ms", KIND_INTEGER, 10, 600000, NULL, NULL, "100",
+	  "How often the tree is planned anew" },
+	{ "hierarchy.alpha", KIND_NUMBER, 0.01, 1, NULL, NULL, "0.7",
+	  "Weight of the newest sample in the average of waiting updates" },
 	{ "placement", KIND_OBJECT, 0, 0, NULL, NULL, NULL, "Shared memory of the job" },
 	{ "placement.arena_bytes", KIND_INTEGER, 0, 16 * TIB, NULL, NULL, "0",
 	  "Bytes of the job's arena; 0 = automatic" },

@@ -50,7 +50,7 @@ struct trib_descriptor {
 	__u64 weight;  /* TRIB_WEIGHT_BITS fixed point, sum for partials */
 	__u64 bytes;   /* payload */
 	__u32 updates; /* client updates folded in; 1 for an update */
-	__u16 tag;
+	__u16 tag;     /* NACK: reason; UPDATE: more updates follow at once */
 	__u16 source;  /* route index of the sender within its job */
 	__u32 sent_us; /* CLOCK_MONOTONIC microseconds, low 32 bits, when it began to wait */
 	__u32 check;   /* CRC32C of the first 60 bytes */

@@ -211,6 +211,12 @@ struct trib_partial_totals trib_partial_totals(const struct trib_partial *partia
 	return h->totals[get(h->done_seq) & 1];
 }
 
+/* Of an item that is a child's partial; UINT32_MAX of an update. */
+static uint32_t child_of(uint32_t slot)
+{
+	return slot & TRIB_ITEM_PARTIAL ? slot & ~TRIB_ITEM_PARTIAL : UINT32_MAX;
+}
+
 bool trib_partial_folded(const struct trib_partial *partial, uint32_t slot, uint32_t gen)
 {
 	const struct trib_partial_header *h = trib_partial_header(partial);
@@ -218,6 +224,11 @@ bool trib_partial_folded(const struct trib_partial *partial, uint32_t slot, uint
 
 	if (get(h->state) == TRIB_PARTIAL_EMPTY) {
 		return false;
+	}
+	if (child_of(slot) < TRIB_CHILDREN_MAX) {
+		uint32_t child = child_of(slot);
+
+		return h->round == gen && (get(h->merged[done & 1][child / 64]) >> child % 64 & 1);
 	}
 	for (uint32_t i = 0; i < TRIB_RECENT_MAX; i++) {
 		uint64_t seq = get(h->recent[i].seq);
@@ -242,6 +253,11 @@ bool trib_partial_op_active(const struct trib_partial *partial)
 	return state == TRIB_PARTIAL_OPEN || (state == TRIB_PARTIAL_EMPTY && h->op_first);
 }
 
+struct trib_partial_stats trib_partial_stats(const struct trib_partial *partial)
+{
+	return trib_partial_header(partial)->stats;
+}
+
 /* ---- writer's side ---- */
 
 /* Of an EMPTY partial: what an earlier round has left. Any part of it may be done twice. */
@@ -254,6 +270,7 @@ static void clear_tables(struct trib_partial_header *h)
 	}
 	h->totals[0] = (struct trib_partial_totals){ 0 };
 	h->totals[1] = (struct trib_partial_totals){ 0 };
+	memset(h->merged, 0, sizeof(h->merged));
 	put(h->item_total, 0);
 }
 
@@ -357,6 +374,22 @@ static void enter_recent(struct trib_partial_header *h, uint64_t seq, uint32_t c
 	put(h->item_total, at + count);
 }
 
+static void enter_merged(struct trib_partial_header *h, uint64_t seq, uint32_t count)
+{
+	for (uint32_t w = 0; w < TRIB_CHILDREN_MAX / 64; w++) {
+		uint64_t bits = h->op_first ? 0 : h->merged[h->done_seq & 1][w];
+
+		for (uint32_t i = 0; i < count; i++) {
+			uint32_t child = child_of(h->op[i].slot);
+
+			if (child < TRIB_CHILDREN_MAX && child / 64 == w) {
+				bits |= 1ull << child % 64;
+			}
+		}
+		put(h->merged[seq & 1][w], bits);
+	}
+}
+
 /* Repeatable: a successor may find any part of it done. */
 void trib_partial_end(struct trib_partial *partial)
 {
@@ -376,6 +409,7 @@ void trib_partial_end(struct trib_partial *partial)
 		totals.weight += h->op[i].weight;
 	}
 	enter_recent(h, seq, count);
+	enter_merged(h, seq, count);
 	put(h->totals[seq & 1].updates, totals.updates);
 	put(h->totals[seq & 1].weight, totals.weight);
 	put(h->state,

@@ -23,7 +23,7 @@
 #include "common/base.h"
 
 #define TRIB_PARTIAL_MAGIC       0x54524150u
-#define TRIB_PARTIAL_VERSION     1
+#define TRIB_PARTIAL_VERSION     2
 #define TRIB_PARTIAL_HEADER_SIZE 4096u
 #define TRIB_PARTIAL_CHUNK       8192u /* elements per chunk: 64 KiB of int64, stays in L2 */
 #define TRIB_PARTIAL_UNDO_SIZE   (TRIB_PARTIAL_CHUNK * 8u)
@@ -42,6 +42,7 @@ enum trib_partial_state {
 };
 
 #define TRIB_ITEM_PARTIAL 0x80000000u /* item.slot = this | partial index; gen = round */
+#define TRIB_CHILDREN_MAX 256u        /* partials of smaller index are told apart for ever */
 
 struct trib_partial_item {
 	uint32_t slot;
@@ -54,6 +55,18 @@ struct trib_partial_item {
 struct trib_partial_totals {
 	uint64_t updates;
 	uint64_t weight; /* fixed point; exact */
+};
+
+/* What the owner measured, over all rounds and lives of the partial. Only told: nothing hangs on
+ * it.
+ */
+struct trib_partial_stats {
+	uint64_t updates;  /* folded */
+	uint64_t passes;   /* fused passes that took */
+	uint64_t fold_ns;  /* wall time of those */
+	uint64_t partials; /* children merged */
+	uint64_t merge_ns;
+	uint64_t cpu_ns; /* of its owners' processes */
 };
 
 struct trib_partial_header {
@@ -85,6 +98,10 @@ struct trib_partial_header {
 	} recent[TRIB_RECENT_MAX];
 	uint64_t owner_pid;
 	uint64_t owner_start; /* field 22 of /proc/pid/stat */
+	/* children merged in this round, a bit each; valid one: [done_seq & 1]. A list of recent
+	 * ones would forget. */
+	uint64_t merged[2][TRIB_CHILDREN_MAX / 64];
+	struct trib_partial_stats stats;
 };
 _Static_assert(sizeof(struct trib_partial_header) <= TRIB_PARTIAL_HEADER_SIZE, "header page");
 
@@ -116,6 +133,8 @@ enum trib_partial_state trib_partial_state(const struct trib_partial *partial);
 struct trib_partial_totals trib_partial_totals(const struct trib_partial *partial);
 bool trib_partial_folded(const struct trib_partial *partial, uint32_t slot, uint32_t gen);
 bool trib_partial_op_active(const struct trib_partial *partial);
+/* A copy; what a hostile owner wrote is only as wrong as a number can be. */
+struct trib_partial_stats trib_partial_stats(const struct trib_partial *partial);
 
 /* Writer's side (one live owner). */
 void trib_partial_reset(struct trib_partial *partial, uint32_t round); /* -> EMPTY */

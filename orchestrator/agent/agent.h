@@ -14,6 +14,7 @@
 #include "common/httpd.h"
 #include "common/loop.h"
 #include "common/redis.h"
+#include "orchestrator/agent/plan.h"
 #include "shm/channel.h"
 #include "shm/descriptor_check.h"
 #include "shm/function.h"
@@ -21,10 +22,8 @@
 #include "shm/partial.h"
 #include "shm/segment.h"
 
-#define AGENT_JOBS_MAX      1024u
-#define AGENT_LINKS_MAX     4u
-#define AGENT_FUNCTIONS_MAX 65u /* per job; [0] unused, [1] the top, [2..] leaves */
-#define AGENT_TOP           1u
+#define AGENT_JOBS_MAX  1024u
+#define AGENT_LINKS_MAX 4u
 
 struct agent;
 struct agent_job;
@@ -52,8 +51,11 @@ struct agent_fn {
 	bool flushed;         /* FLUSH sent in this round */
 	bool has_base;        /* FN_BASE / FN_OUT given in this life and round */
 	bool children_known[AGENT_FUNCTIONS_MAX];
-	uint32_t crashes; /* in this round */
+	enum agent_role role; /* what it was last told to be */
+	uint32_t crashes;     /* in this round */
 	uint64_t respawn_ms;
+	uint64_t worked_ms; /* last given or done something */
+	uint64_t reset_ns;  /* RESET sent to a warm process, not answered yet; 0 = none */
 	uint64_t spawned_ns;
 };
 
@@ -99,7 +101,23 @@ struct agent_job {
 	uint32_t scale_bits;
 	uint32_t input;
 	double lr;
-	uint32_t leaves; /* wanted; 0 = auto */
+	/* the tree (tree.c) */
+	struct agent_plan_wish wish;
+	struct agent_plan plan;
+	struct agent_plan_tree tree; /* of the closing round */
+	uint64_t planned_ms;         /* 0: plan before anything else */
+	bool begun;                  /* just-in-time: folding has begun in this round */
+	uint32_t arrived;            /* of this round, on this node */
+	uint32_t accepted;           /* of this round, in the record */
+	uint32_t goal;
+	uint64_t arrived_ms;
+	double gap_ms;
+	uint64_t began_ms;
+	double round_ms;
+	double fold_us;
+	double merge_us;
+	double hop_us;
+	struct trib_partial_stats seen; /* of all its partials, when last planned */
 	/* transport */
 	struct trib_endpoint *hub;
 	int hub_fd;
@@ -185,6 +203,7 @@ struct agent {
 	struct agent_job *jobs[AGENT_JOBS_MAX]; /* by node-local index */
 	uint32_t job_count;
 	uint64_t arena_used;
+	uint32_t cores;
 	int zygote_fd;
 	int zygote_pid;
 	struct trib_io *zygote_io;
@@ -249,6 +268,27 @@ void agent_fn_drop_partial(struct agent_fn *fn);
 TRIB_MUST_CHECK int agent_fn_equip_top(struct agent_job *job, bool with_model);
 TRIB_MUST_CHECK int agent_fn_send(struct agent_fn *fn, struct trib_descriptor *descriptor);
 void agent_fn_tick(struct agent_job *job, uint64_t now_ms);
+
+/* Gives a parent the partials of those that hand over to it. */
+TRIB_MUST_CHECK int agent_fn_equip(struct agent_fn *parent);
+
+/* tree.c: what the planner says (plan.h), and what it is told */
+void agent_tree_plan(struct agent_job *job, uint64_t now_ms);
+/* Plans when it is due or the queue has outgrown the plan. */
+void agent_tree_look(struct agent_job *job);
+bool agent_tree_hold(struct agent_job *job);
+void agent_tree_begin(struct agent_job *job);   /* a round */
+void agent_tree_closing(struct agent_job *job); /* it closes; repeatable */
+void agent_tree_assign(struct agent_job *job);  /* who hands over to whom */
+void agent_tree_arrived(struct agent_job *job, uint32_t slot);
+void agent_tree_answered(struct agent_fn *fn); /* its RESET */
+/* A parent has the sum of function `index` of this round. */
+bool agent_tree_merged(const struct agent_job *job, uint32_t index);
+uint32_t agent_tree_parent(const struct agent_job *job, uint32_t index); /* >= AGENT_TOP */
+/* Some that hand over to it have not yet. */
+bool agent_tree_waits(const struct agent_job *job, uint32_t index);
+bool agent_tree_holds(const struct agent_job *job, uint32_t index);
+const char *agent_role_name(const struct agent_fn *fn);
 
 /* rounds.c */
 void agent_round_synced(struct agent_job *job, const struct trib_value *sync);
@@ -319,6 +359,16 @@ enum agent_metric {
 	AGENT_M_SCANS,
 	AGENT_M_RING_MISSED,
 	AGENT_M_STALLED,
+	AGENT_M_REUSES,
+	AGENT_M_REUSE_US,
+	AGENT_M_CONVERSIONS,
+	AGENT_M_RETIRED,
+	AGENT_M_FOLDED,
+	AGENT_M_PASSES,
+	AGENT_M_FOLD_US,
+	AGENT_M_MERGED,
+	AGENT_M_MERGE_US,
+	AGENT_M_CPU_US,
 	AGENT_M_COUNT
 };
 void agent_count(enum agent_metric metric, int64_t amount);

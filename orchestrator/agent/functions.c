@@ -304,7 +304,9 @@ void agent_fn_drop_partial(struct agent_fn *fn)
 	fn->job->reserved_bytes -= fn->partial.size;
 	trib_partial_fini(&fn->partial);
 	fn->has_partial = false;
-	fn->job->fns[AGENT_TOP].children_known[fn->index] = false;
+	for (uint32_t i = AGENT_TOP; i <= fn->job->fn_high; i++) {
+		fn->job->fns[i].children_known[fn->index] = false;
+	}
 }
 
 /* The owner's socket closed; the pidfd tells the same, with the reason: wait for that. */
@@ -416,6 +418,8 @@ int agent_fn_start(struct agent_job *job, uint32_t index)
 		return rc;
 	}
 	fn->state = AGENT_FN_LIVE;
+	fn->worked_ms = trib_clock_ms();
+	fn->reset_ns = 0;
 	fn->flushed = false;
 	fn->reset_round = 0;
 	fn->has_base = false;
@@ -451,28 +455,46 @@ void agent_fn_stop(struct agent_fn *fn)
 	fn->state = AGENT_FN_NONE;
 }
 
-static int give_children(struct agent_job *job)
+/* A merge under way names its children, whatever the tree says by now. */
+static bool op_names(const struct agent_fn *fn, uint32_t child)
 {
-	struct agent_fn *top = &job->fns[AGENT_TOP];
+	const struct trib_partial_header *h;
 
-	for (uint32_t i = AGENT_TOP + 1; i <= job->fn_high; i++) {
+	if (!fn->has_partial || !trib_partial_op_active(&fn->partial)) {
+		return false;
+	}
+	h = trib_partial_header(&fn->partial);
+	for (uint32_t k = 0; k < h->op_count && k < TRIB_FOLD_MAX; k++) {
+		if (h->op[k].slot == (TRIB_ITEM_PARTIAL | child)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+int agent_fn_equip(struct agent_fn *parent)
+{
+	struct agent_job *job = parent->job;
+
+	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
 		struct trib_fn_message message = { .kind = TRIB_FN_CHILD, .index = i };
 		int fd;
 		int rc;
 
-		if (!job->fns[i].has_partial || top->children_known[i]) {
+		if (i == parent->index || !job->fns[i].has_partial || parent->children_known[i] ||
+		    (agent_tree_parent(job, i) != parent->index && !op_names(parent, i))) {
 			continue;
 		}
 		fd = trib_fd_read_only(job->fns[i].partial.fd);
 		if (fd < 0) {
 			return fd;
 		}
-		rc = control(top, &message, &fd, 1);
+		rc = control(parent, &message, &fd, 1);
 		(void)close(fd);
 		if (rc) {
 			return rc;
 		}
-		top->children_known[i] = true;
+		parent->children_known[i] = true;
 	}
 	return 0;
 }
@@ -510,7 +532,7 @@ int agent_fn_equip_top(struct agent_job *job, bool with_model)
 					.divisor = job->divisor };
 	struct trib_fn_message out = { .kind = TRIB_FN_OUT };
 	int fd;
-	int rc = give_children(job);
+	int rc = agent_fn_equip(top);
 
 	if (rc || !with_model || top->has_base) {
 		return rc;

@@ -153,6 +153,21 @@ static int hub_open(struct agent_job *job)
 			   &job->hub_io);
 }
 
+/* "auto" is no number: 0, the planner's choice. */
+static void read_wish(const json_t *spec, struct agent_plan_wish *wish)
+{
+	const char *policy = trib_json_text(spec, "hierarchy.policy", "eager");
+
+	wish->levels = (uint32_t)trib_json_integer(spec, "hierarchy.levels", 0);
+	wish->leaves = (uint32_t)trib_json_integer(spec, "hierarchy.leaves", 0);
+	wish->fan_in = (uint32_t)trib_json_integer(spec, "hierarchy.fan_in", 0);
+	wish->replan_ms = (uint32_t)trib_json_integer(spec, "hierarchy.replan_ms", 100);
+	wish->alpha = trib_json_number(spec, "hierarchy.alpha", 0.7);
+	wish->policy = strcmp(policy, "lazy") == 0           ? AGENT_LAZY
+		       : strcmp(policy, "just-in-time") == 0 ? AGENT_JUST_IN_TIME
+							     : AGENT_EAGER;
+}
+
 /* node_sync: {state, version, params, bytes, round, rstate, base, acc, wsum, on_node, spec, selmax,
  * goal, divisor}: 14 texts. */
 int agent_job_parameters(struct agent_job *job, const struct trib_value *sync)
@@ -178,10 +193,7 @@ int agent_job_parameters(struct agent_job *job, const struct trib_value *sync)
 	job->scale_bits = (uint32_t)trib_json_integer(spec, "aggregation.scale_bits", 24);
 	job->input = strcmp(trib_json_text(spec, "aggregation.input", "delta"), "weights") == 0;
 	job->lr = trib_json_number(spec, "aggregation.server_opt.lr", 1.0);
-	job->leaves = (uint32_t)trib_json_integer(spec, "hierarchy.leaves", 0);
-	if (job->leaves > AGENT_FUNCTIONS_MAX - 2) {
-		job->leaves = AGENT_FUNCTIONS_MAX - 2;
-	}
+	read_wish(spec, &job->wish);
 	json_decref(spec);
 	return job->scale_bits <= 40 ? 0 : -EBADMSG;
 }
@@ -592,6 +604,9 @@ void agent_jobs_tick(struct agent *agent)
 				agent_slots_scan(job);
 			}
 			agent_fn_tick(job, now);
+			if (job->phase == AGENT_COLLECTING && !job->closing) {
+				agent_tree_look(job);
+			}
 			scale_to_zero(job, now);
 		}
 	}

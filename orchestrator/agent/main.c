@@ -196,6 +196,8 @@ static int start(struct agent *agent)
 	if (mkdir(agent->options.models, 0700) && errno != EEXIST) {
 		return -errno;
 	}
+	agent->cores =
+		sysconf(_SC_NPROCESSORS_ONLN) > 0 ? (uint32_t)sysconf(_SC_NPROCESSORS_ONLN) : 1;
 	rc = agent_zygote_start(agent); /* first: it should be small */
 	if (!rc) {
 		rc = transport_start(agent);

@@ -23,22 +23,6 @@
 #define RECOMMIT_AFTER_MS 2000 /* counts differ that long: ask about READY slots */
 #define RECOMMIT_EVERY_MS 1000
 
-static bool merged(const struct agent_job *job, uint32_t leaf)
-{
-	const struct agent_fn *top = &job->fns[AGENT_TOP];
-
-	return top->has_partial && trib_partial_header(&top->partial)->round == job->round &&
-	       trib_partial_folded(&top->partial, TRIB_ITEM_PARTIAL | leaf, job->round);
-}
-
-static bool partial_of_round(const struct agent_job *job, uint32_t index)
-{
-	const struct agent_fn *fn = &job->fns[index];
-
-	return fn->has_partial && trib_partial_state(&fn->partial) != TRIB_PARTIAL_EMPTY &&
-	       trib_partial_header(&fn->partial)->round == job->round;
-}
-
 struct trib_partial_totals agent_round_folded(const struct agent_job *job)
 {
 	struct trib_partial_totals sum = { 0, 0 };
@@ -46,7 +30,7 @@ struct trib_partial_totals agent_round_folded(const struct agent_job *job)
 	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
 		struct trib_partial_totals t;
 
-		if (!partial_of_round(job, i) || (i != AGENT_TOP && merged(job, i))) {
+		if (!agent_tree_holds(job, i) || agent_tree_merged(job, i)) {
 			continue;
 		}
 		t = trib_partial_totals(&job->fns[i].partial);
@@ -64,6 +48,7 @@ static void round_begin(struct agent_job *job, uint32_t round, uint32_t base)
 	job->round = round;
 	job->base = base;
 	job->phase = AGENT_COLLECTING;
+	agent_tree_begin(job);
 	job->closing = false;
 	job->mismatch_ms = 0;
 	job->busy_ms = trib_clock_ms();
@@ -113,69 +98,39 @@ void agent_round_synced(struct agent_job *job, const struct trib_value *sync)
 	job->expected = (uint64_t)trib_value_integer(trib_value_at(sync, 9));
 	job->weight_expected = (uint64_t)trib_value_integer(trib_value_at(sync, 8));
 	job->divisor = (uint64_t)trib_value_integer(trib_value_at(sync, 13));
+	job->accepted = (uint32_t)trib_value_integer(trib_value_at(sync, 7));
+	job->goal = (uint32_t)trib_value_integer(trib_value_at(sync, 12));
+	if (job->closing) {
+		agent_tree_closing(job);
+	}
 	agent_round_dispatch(job);
 	agent_round_advance(job);
 }
 
 /* ---- handing out ---- */
 
-static uint32_t leaves_wanted(const struct agent_job *job)
-{
-	uint64_t most = job->agent->options.leaves_max;
-	uint64_t need;
-
-	if (job->leaves) {
-		return job->leaves;
-	}
-	need = (job->pending_count + TRIB_FOLD_MAX - 1) / TRIB_FOLD_MAX;
-	need = need < 1 ? 1 : need;
-	return (uint32_t)(need < most ? need : most);
-}
-
-/* One leaf: the top folds updates itself. An explicit tree: leaves 2..n+1. Auto: the top and the
- * leaves beside it. */
-static void workers(const struct agent_job *job, uint32_t *ret_first, uint32_t *ret_last)
-{
-	uint32_t leaves = leaves_wanted(job);
-
-	if (job->leaves > 1) {
-		*ret_first = AGENT_TOP + 1;
-		*ret_last = AGENT_TOP + job->leaves;
-		return;
-	}
-	*ret_first = AGENT_TOP;
-	*ret_last = leaves;
-	if (job->leaves == 0 && job->fn_high > *ret_last && job->fn_high < AGENT_FUNCTIONS_MAX) {
-		*ret_last = job->fn_high; /* warm ones are used, none is retired mid-round */
-	}
-}
-
 static bool can_take(const struct agent_job *job, uint32_t index)
 {
 	const struct agent_fn *fn = &job->fns[index];
 
-	if (fn->has_partial && fn->flushed) {
+	if (!job->plan.takes[index] || fn->flushed) {
 		return false;
 	}
-	if (partial_of_round(job, index) &&
+	if (agent_tree_holds(job, index) &&
 	    trib_partial_state(&fn->partial) == TRIB_PARTIAL_SEALED) {
 		return false;
 	}
-	return fn->outstanding < job->agent->options.credit;
+	return fn->outstanding < job->plan.credit;
 }
 
 /* The function with the least in hand; ties go round. 0: nobody can take more now. */
 static uint32_t choose(struct agent_job *job)
 {
-	uint32_t first;
-	uint32_t last;
+	uint32_t span = AGENT_FUNCTIONS_MAX - AGENT_TOP;
 	uint32_t best = 0;
-	uint32_t span;
 
-	workers(job, &first, &last);
-	span = last - first + 1;
 	for (uint32_t k = 0; k < span; k++) {
-		uint32_t i = first + (job->turn + k) % span;
+		uint32_t i = AGENT_TOP + (job->turn + k) % span;
 
 		if (!can_take(job, i)) {
 			continue;
@@ -184,7 +139,9 @@ static uint32_t choose(struct agent_job *job)
 			best = i;
 		}
 	}
-	job->turn++;
+	if (best) {
+		job->turn = best; /* the one after it comes first */
+	}
 	return best;
 }
 
@@ -192,6 +149,7 @@ static int make_ready(struct agent_job *job, uint32_t index)
 {
 	struct agent_fn *fn = &job->fns[index];
 	struct trib_descriptor reset = { .kind = TRIB_DESC_RESET, .round = job->round };
+	bool warm = fn->state == AGENT_FN_LIVE && fn->pid > 0;
 	int rc = agent_fn_start(job, index);
 	bool active;
 
@@ -211,8 +169,19 @@ static int make_ready(struct agent_job *job, uint32_t index)
 	rc = agent_fn_send(fn, &reset);
 	if (!rc) {
 		fn->reset_round = job->round;
+		if (warm) {
+			agent_count(AGENT_M_REUSES, 1);
+			fn->reset_ns = trib_clock_ns();
+		}
 	}
 	return rc;
+}
+
+/* More updates will follow to this function at once, as far as one can tell: it may wait for them
+ * and fold all in one pass. */
+static bool more_follow(const struct agent_job *job, const struct agent_fn *fn)
+{
+	return job->pending_count > job->plan.leaves && fn->outstanding + 1 < job->plan.credit;
 }
 
 static int hand_out(struct agent_job *job, uint32_t index, uint32_t slot)
@@ -228,6 +197,7 @@ static int hand_out(struct agent_job *job, uint32_t index, uint32_t slot)
 		.weight = record->counted,
 		.bytes = job->payload,
 		.updates = 1,
+		.tag = more_follow(job, fn),
 		.sent_us = record->ready_us,
 	};
 	int rc = make_ready(job, index);
@@ -241,6 +211,7 @@ static int hand_out(struct agent_job *job, uint32_t index, uint32_t slot)
 	job->notes[slot].where = AGENT_NOTE_OUT;
 	job->notes[slot].fn = (uint8_t)index;
 	fn->outstanding++;
+	fn->worked_ms = trib_clock_ms();
 	return 0;
 }
 
@@ -261,6 +232,12 @@ void agent_round_dispatch(struct agent_job *job)
 		if (job->ready && job->pending_count && job->phase == AGENT_IDLE) {
 			agent_job_sync(job); /* an update of a round we have not heard of */
 		}
+		return;
+	}
+	if (waiting) {
+		agent_tree_look(job);
+	}
+	if (agent_tree_hold(job)) {
 		return;
 	}
 	while (job->pending_count && looked < waiting) {
@@ -354,6 +331,17 @@ static bool slot_still_ours(const struct agent_job *job, uint32_t slot, uint32_t
 	return view.state == TRIB_SLOT_CLAIMED && view.gen == gen;
 }
 
+/* Those that hand over to `parent` are told to do so once more. */
+static void send_again(struct agent_job *job, uint32_t parent)
+{
+	for (uint32_t i = AGENT_TOP + 1; i <= job->fn_high; i++) {
+		if (agent_tree_parent(job, i) == parent) {
+			job->fns[i].flushed = false;
+			job->fns[parent].children_known[i] = false;
+		}
+	}
+}
+
 static void nacked(struct agent_job *job, const struct trib_descriptor *d)
 {
 	agent_count(AGENT_M_NACKS, 1);
@@ -377,10 +365,7 @@ static void nacked(struct agent_job *job, const struct trib_descriptor *d)
 		job->fns[AGENT_TOP].has_base = false;
 		job->phase = AGENT_FLUSHING;
 	} else if (d->flags == TRIB_DESC_PARTIAL) {
-		for (uint32_t i = AGENT_TOP + 1; i <= job->fn_high; i++) {
-			job->fns[i].flushed = false;
-			job->fns[AGENT_TOP].children_known[i] = false;
-		}
+		send_again(job, d->source);
 	}
 }
 
@@ -399,8 +384,11 @@ void agent_round_ack(struct agent_job *job, const struct trib_descriptor *d)
 		agent_count(AGENT_M_BAD, 1);
 		return;
 	}
+	job->fns[d->source].worked_ms = job->busy_ms;
 	if (d->flags == TRIB_DESC_UPDATE) {
 		update_acked(job, d);
+	} else if (d->flags == TRIB_DESC_RESET) {
+		agent_tree_answered(&job->fns[d->source]);
 	} else if (d->flags == TRIB_DESC_MODEL && d->source == AGENT_TOP &&
 		   d->round == job->round) {
 		model_acked(job);
@@ -420,8 +408,8 @@ static bool nothing_in_flight(const struct agent_job *job)
 	return true;
 }
 
-/* A fold that was cut short needs its function alive to be finished, and the top's may be a merge,
- * for which it needs the children. */
+/* A fold that was cut short needs its function alive to be finished; a merge needs the children,
+ * too. */
 static void finish_cut_short(struct agent_job *job)
 {
 	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
@@ -430,30 +418,32 @@ static void finish_cut_short(struct agent_job *job)
 		if (!fn->has_partial || !trib_partial_op_active(&fn->partial)) {
 			continue;
 		}
-		if (agent_fn_start(job, i) == 0 && i == AGENT_TOP &&
-		    agent_fn_equip_top(job, false)) {
-			log_warn("rounds", "event=top-not-equipped job=%s", job->id);
+		if (agent_fn_start(job, i) == 0 && agent_fn_equip(fn)) {
+			log_warn("rounds", "event=not-equipped job=%s fn=%u", job->id, i);
 		}
 	}
 }
 
-/* Sends FLUSH to every leaf that holds something the top has not. True when none is left. */
+/* Sends FLUSH to every function that holds something its parent has not, once it has what its own
+ * children hold: level by level. True when all is in the top. */
 static bool flush_leaves(struct agent_job *job)
 {
 	bool all = true;
 
 	for (uint32_t i = AGENT_TOP + 1; i <= job->fn_high; i++) {
 		struct agent_fn *fn = &job->fns[i];
+		struct agent_fn *parent = &job->fns[agent_tree_parent(job, i)];
 		struct trib_descriptor flush = { .kind = TRIB_DESC_FLUSH,
 						 .round = job->round,
-						 .slot = TRIB_ROUTE(job->index, AGENT_TOP),
+						 .slot = TRIB_ROUTE(job->index, parent->index),
 						 .sent_us = trib_descriptor_now_us() };
 
-		if (!partial_of_round(job, i) || merged(job, i)) {
+		if (!agent_tree_holds(job, i) || agent_tree_merged(job, i)) {
 			continue;
 		}
 		all = false;
-		if (agent_fn_start(job, i) || fn->flushed) {
+		if (agent_tree_waits(job, i) || make_ready(job, parent->index) ||
+		    agent_fn_equip(parent) || agent_fn_start(job, i) || fn->flushed) {
 			continue;
 		}
 		fn->flushed = agent_fn_send(fn, &flush) == 0;
@@ -584,13 +574,13 @@ void agent_round_advance(struct agent_job *job)
 			return;
 		}
 		job->mismatch_ms = 0;
+		agent_tree_assign(job);
 		job->phase = AGENT_FLUSHING;
 		log_debug("rounds", "event=flushing job=%s round=%u", job->id, job->round);
 	}
 	if (job->phase == AGENT_FLUSHING) {
 		/* An explicit tree's top may not have begun. */
-		if (!partial_of_round(job, AGENT_TOP) ? make_ready(job, AGENT_TOP)
-						      : agent_fn_start(job, AGENT_TOP)) {
+		if (make_ready(job, AGENT_TOP)) {
 			return;
 		}
 		if (agent_fn_equip_top(job, false) || !flush_leaves(job)) {
@@ -651,11 +641,8 @@ void agent_round_fn_died(struct agent_fn *fn)
 		}
 	}
 	fn->outstanding = 0;
-	if (fn->index == AGENT_TOP) {
-		for (uint32_t i = AGENT_TOP + 1; i <= job->fn_high; i++) {
-			job->fns[i].flushed = false;
-		}
-	}
+	fn->reset_ns = 0;
+	send_again(job, fn->index);
 	if (job->phase == AGENT_FINALISING) {
 		job->phase = AGENT_FLUSHING;
 	}

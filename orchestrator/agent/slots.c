@@ -88,6 +88,7 @@ void agent_slot_claimed(struct agent_job *job, uint32_t slot, uint32_t gen)
 		return;
 	}
 	agent_count(AGENT_M_UPDATES, 1);
+	agent_tree_arrived(job, slot);
 	enqueue(job, slot, false);
 }
 

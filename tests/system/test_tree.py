@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tree inside a node: every shape and policy publishes the same bits as the integer reference, functions are killed
+at every level, warm functions serve the next round in whatever role, lazy and just-in-time wait as they should."""
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from cluster import Job, Node, until
+
+CLIENTS = 24
+
+
+@pytest.fixture(scope="module")
+def node():
+    with Node() as n:
+        yield n
+
+
+@pytest.fixture(scope="module")
+def slow():
+    """A pause after every chunk of a fold, so that a kill can meet one half-way."""
+    with Node(env={"TRIBUTARY_TEST_FOLD_DELAY_US": "4000"}) as n:
+        yield n
+
+
+def job_with(node, hierarchy, size=20011, clients=CLIENTS, slots=64, **more):
+    return Job(node, size=size, clients=clients, spec={"hierarchy": hierarchy, "placement": {"slots": slots}}, **more)
+
+
+def state_of(node, job):
+    found = [j for j in node.state()["jobs"] if j["job"] == job.id]
+    return found[0] if found else {"functions": [], "phase": "idle", "folded": 0, "pending": 0}
+
+
+SHAPES = [{"levels": 1}, {"levels": 2, "leaves": 1}, {"levels": 2, "leaves": 3}, {"levels": 3, "leaves": 2},
+          {"levels": 3, "leaves": 12}, {"leaves": 7}, {"fan_in": 2, "replan_ms": 10}]
+
+
+@pytest.mark.parametrize("policy", ["eager", "lazy", "just-in-time"])
+def test_every_shape_gives_the_same_bits(node, policy):
+    for seed, shape in enumerate(SHAPES):
+        job = job_with(node, {**shape, "policy": policy}, rounds=2, seed=700 + seed)
+        job.report_all(threads=6)
+        first = job.published(1)
+        job.check(first)
+        job.report_all(threads=6)
+        job.check(job.published(2), 2, first)
+        job.delete()
+
+
+@pytest.mark.parametrize("policy", ["lazy", "just-in-time"])
+def test_updates_wait_for_the_round_to_close(node, policy):
+    job = job_with(node, {"policy": policy}, seed=720)
+    for client in range(CLIENTS - 1):
+        job.report(client)
+    until("all but one wait", lambda: state_of(node, job)["pending"] == CLIENTS - 1)
+    assert state_of(node, job)["folded"] == 0
+    job.report(CLIENTS - 1)
+    job.check(job.published(1))
+    job.delete()
+
+
+def test_waiting_updates_are_folded_when_slots_get_few(node):
+    job = job_with(node, {"policy": "lazy"}, slots=3, seed=721)
+    job.report_all(threads=4)
+    job.check(job.published(1))
+    job.delete()
+
+
+def test_warm_functions_are_reused_and_converted(node):
+    names = [f"tributary_agg_{n}_total" for n in ("cold_starts", "reuses", "conversions", "folded", "merged")]
+    before = {n: node.metric("agent", n) for n in names}
+    job = job_with(node, {"levels": 3, "leaves": 4}, rounds=3, seed=722)
+    base = job.base
+    for n in range(1, 4):
+        job.report_all(threads=6)
+        model = job.published(n)
+        job.check(model, n, base)
+        base = model
+    until("counters have moved", lambda: node.metric("agent", names[3]) - before[names[3]] >= 2 * CLIENTS)
+    after = {n: node.metric("agent", n) - before[n] for n in names}
+    assert after[names[0]] <= 5, after          # four leaves and a top, once
+    assert after[names[1]] >= 8, after          # in rounds 2 and 3
+    assert after[names[2]] >= 2, after          # the leaf that is the middle, every round
+    job.delete()
+
+
+def kill_in_round(node, job, wanted, kills=3):
+    """Kills what wanted(state) names, up to `kills` times, until the round is published: how often."""
+    done = 0
+    crew = threading.Thread(target=job.report_all, kwargs={"threads": 4, "timeout": 90})
+    crew.start()
+    end = time.monotonic() + 90
+    while done < kills and time.monotonic() < end and job.version() < 1:
+        try:
+            for pid in wanted(state_of(node, job))[:1]:
+                os.kill(pid, signal.SIGKILL)
+                done += 1
+                time.sleep(0.03)
+        except (OSError, AssertionError, KeyError, TypeError):
+            pass
+        time.sleep(0.005)
+    crew.join(120)
+    assert not crew.is_alive()
+    job.check(job.published(1, timeout=90))
+    assert job.round(1)["accepted"] == CLIENTS
+    return done
+
+
+def of_role(role, *phases):
+    return lambda s: [f["pid"] for f in s["functions"]
+                      if f["pid"] and f["role"] == role and (not phases or s["phase"] in phases)]
+
+
+VICTIMS = {"leaf": of_role("leaf", "collecting"), "leaf-handing-over": of_role("leaf", "flushing"),
+           "middle": of_role("middle"), "top": of_role("top", "flushing", "finalising")}
+
+
+@pytest.mark.parametrize("victim", list(VICTIMS))
+def test_a_function_killed_at_any_level_loses_nothing(slow, victim):
+    for attempt in range(4):  # a slow machine may look away while it matters
+        job = job_with(slow, {"levels": 3, "leaves": 3}, size=60000, seed=740 + attempt)
+        killed = kill_in_round(slow, job, VICTIMS[victim])
+        job.delete()
+        if killed:
+            return
+    assert killed
+
+
+def test_the_agent_killed_while_sums_are_handed_over(slow):
+    for attempt in range(4):
+        job = job_with(slow, {"levels": 3, "leaves": 3}, size=60000, seed=750 + attempt)
+        killed = kill_in_round(slow, job, lambda s: [slow.pid("agent")] if s["phase"] == "flushing" else [], 1)
+        until("node ready again", slow.ready, 30)
+        job.delete()
+        if killed:
+            return
+    assert killed
