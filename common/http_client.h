@@ -11,7 +11,7 @@
 #include "common/base.h"
 
 struct trib_client_request {
-	const char *method; /* "GET", "POST", "DELETE" */
+	const char *method; /* "GET", "POST", "PATCH", "DELETE" */
 	const char *url;
 	const char *body; /* NULL = none */
 	size_t size;

@@ -45,6 +45,7 @@
 	  "Idempotency-Key used with another request")                                           \
 	X(LENGTH_REQUIRED, "length-required", 411, "Content-Length or FL-Length is needed")      \
 	X(VERSION_CONFLICT, "version-conflict", 412, "If-Match does not match")                  \
+	X(PRECONDITION_REQUIRED, "precondition-required", 428, "If-Match is needed")             \
 	X(TOO_LARGE, "too-large", 413, "Body is larger than allowed")                            \
 	X(TRUNCATED, "truncated-body", 400, "Body ended early")                                  \
 	X(URI_TOO_LONG, "uri-too-long", 414, "Request target too long")                          \

@@ -190,10 +190,11 @@ void orc_reply_empty(struct orc_request *r, int status)
 	reply(r, status, NULL, NULL);
 }
 
-void orc_reply_json(struct orc_request *r, int status, json_t *body, bool etag)
+/* `prefix` of the ETag, NULL = there is none. */
+static void reply_tagged(struct orc_request *r, int status, json_t *body, const char *prefix)
 {
 	char *text = body ? trib_json_print(body) : NULL;
-	char tag[TRIB_DIGEST_TEXT_SIZE + 2];
+	char tag[TRIB_DIGEST_TEXT_SIZE + 32];
 	char digest[TRIB_DIGEST_TEXT_SIZE];
 
 	json_decref(body);
@@ -201,9 +202,9 @@ void orc_reply_json(struct orc_request *r, int status, json_t *body, bool etag)
 		orc_reply_problem(r, TRIB_PROBLEM_INTERNAL, "out of memory");
 		return;
 	}
-	if (etag && r->x) {
+	if (prefix && r->x) {
 		trib_digest_print(trib_digest(text, strlen(text)), digest);
-		(void)snprintf(tag, sizeof(tag), "\"%s\"", digest);
+		(void)snprintf(tag, sizeof(tag), "\"%.26s%s\"", prefix, digest);
 		orc_reply_header(r, "ETag", tag);
 		if (r->route->method == TRIB_HTTP_GET &&
 		    matches(trib_http_field(trib_exchange_request(r->x), "if-none-match"), tag)) {
@@ -212,6 +213,19 @@ void orc_reply_json(struct orc_request *r, int status, json_t *body, bool etag)
 	}
 	reply(r, status, "application/json", text);
 	trib_free(text);
+}
+
+void orc_reply_json(struct orc_request *r, int status, json_t *body, bool etag)
+{
+	reply_tagged(r, status, body, etag ? "" : NULL);
+}
+
+void orc_reply_versioned(struct orc_request *r, int status, json_t *body, uint64_t generation)
+{
+	char prefix[32];
+
+	(void)snprintf(prefix, sizeof(prefix), "g%llu-", (unsigned long long)generation);
+	reply_tagged(r, status, body, prefix);
 }
 
 /* Percent-encodes what a URL's path or query cannot hold. */

@@ -88,6 +88,8 @@ bool orc_request_failed(struct orc_request *r, enum orc_word word);
 
 /* `body` is stolen. With `etag` a strong ETag is made of the text, and If-None-Match answered. */
 void orc_reply_json(struct orc_request *r, int status, json_t *body, bool etag);
+/* With an ETag "g<generation>-<digest>": it names the text, and its first part the spec. */
+void orc_reply_versioned(struct orc_request *r, int status, json_t *body, uint64_t generation);
 void orc_reply_text(struct orc_request *r, int status, const char *type, const char *text);
 void orc_reply_empty(struct orc_request *r, int status);
 void orc_reply_problem(struct orc_request *r, enum trib_problem code, const char *detail);

@@ -53,8 +53,8 @@ json_t *orc_job_json(const struct orc_app *app, const struct orc_view *view)
 		spec = json_object();
 	}
 	trib_rfc3339(job->created, when);
-	metadata = json_pack("{s:s, s:s, s:s}", "id", job->id, "name", job->name,
-			     "creationTimestamp", when);
+	metadata = json_pack("{s:s, s:s, s:s, s:I}", "id", job->id, "name", job->name,
+			     "creationTimestamp", when, "generation", (json_int_t)job->generation);
 	if (json_object_get(spec, "labels")) {
 		(void)json_object_set(metadata, "labels", json_object_get(spec, "labels"));
 		(void)json_object_del(spec, "labels");
@@ -71,7 +71,8 @@ static void on_get(const struct orc_view *view, void *arg)
 	struct orc_request *r = arg;
 
 	if (!orc_request_failed(r, view->word)) {
-		orc_reply_json(r, r->route->status, orc_job_json(r->app, view), true);
+		orc_reply_versioned(r, r->route->status, orc_job_json(r->app, view),
+				    view->job.generation);
 	}
 	orc_request_release(r);
 }

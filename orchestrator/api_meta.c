@@ -77,6 +77,11 @@ static json_t *parameters_of(const struct orc_route *route)
 	if (strcmp(route->name, "deleteJob") == 0) {
 		(void)json_array_append_new(list, parameter("purge", "query", "boolean"));
 	}
+	if (route->method == TRIB_HTTP_PATCH) {
+		(void)json_array_append_new(list, json_pack("{s:s, s:s, s:b, s:{s:s}}", "name",
+							    "If-Match", "in", "header", "required",
+							    1, "schema", "type", "string"));
+	}
 	if (strcmp(route->name, "createJob") == 0) {
 		(void)json_array_append_new(list, parameter("Idempotency-Key", "header", "string"));
 	}
@@ -122,13 +127,18 @@ static json_t *operation(const struct orc_route *route)
 
 	if (made && (route->flags & ORC_ROUTE_BODY)) {
 		bool tokens = strcmp(route->name, "issueTokens") == 0;
+		bool patch = route->method == TRIB_HTTP_PATCH;
 		bool job = !tokens && strcmp(route->name, "closeRound") != 0;
-		const char *schema = tokens ? "TokenRequest" : job ? "JobRequest" : "Close";
+		const char *schema = tokens  ? "TokenRequest"
+				     : patch ? "Any"
+				     : job   ? "JobRequest"
+					     : "Close";
 
-		(void)json_object_set_new(made, "requestBody",
-					  json_pack("{s:b, s:{s:{s:o}}}", "required", job,
-						    "content", "application/json", "schema",
-						    reference(schema)));
+		(void)json_object_set_new(
+			made, "requestBody",
+			json_pack("{s:b, s:{s:{s:o}}}", "required", job, "content",
+				  patch ? "application/merge-patch+json" : "application/json",
+				  "schema", reference(schema)));
 	}
 	if (made && route->scope != ORC_SCOPE_NONE) {
 		(void)json_object_set_new(

@@ -275,7 +275,8 @@ static void on_published(const struct orc_reply *reply, void *arg)
 		     now_ms > run->opened ? (int64_t)(now_ms - run->opened) : 0);
 	log_info("rounds", "published job=%s round=%llu version=%lld", run->id,
 		 (unsigned long long)orc_job_work(&run->job), reply->number);
-	if (run->job.async && (uint64_t)reply->number < run->job.stop_rounds) {
+	if (orc_job_work(&run->job) < run->job.round &&
+	    (uint64_t)reply->number < run->job.stop_rounds) {
 		onward(run); /* the next buffer is open already, perhaps full */
 		return;
 	}

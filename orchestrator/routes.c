@@ -5,6 +5,7 @@
 #include "orchestrator/api_create.h"
 #include "orchestrator/api_jobs.h"
 #include "orchestrator/api_meta.h"
+#include "orchestrator/api_patch.h"
 #include "orchestrator/api_rounds.h"
 #include "orchestrator/api_tokens.h"
 #include "orchestrator/sse.h"
@@ -38,6 +39,9 @@ const struct orc_route orc_routes[] = {
 	  "JobList", JOBS_READ },
 	{ GET, READ, "/v1/jobs/{job}", orc_jobs_get, NULL, "getJob", "One job", 200, "Job",
 	  JOBS_READ },
+	{ TRIB_HTTP_PATCH, WRITE | BODY, "/v1/jobs/{job}", NULL, orc_patch_body, "patchJob",
+	  "Change a job's policies by a merge patch (RFC 7396; If-Match), at once", 200, "Job",
+	  JOBS_WRITE },
 	{ TRIB_HTTP_DELETE, WRITE, "/v1/jobs/{job}", orc_jobs_delete, NULL, "deleteJob",
 	  "Delete a job that is over or never began; force=1 stops it first, purge=1 "
 	  "removes its model files, too",

@@ -181,6 +181,7 @@ static const struct {
 	{ "update", "update", false },    { "why", "why", false },
 	{ "digest", "digest", false },    { "name", "name", false },
 	{ "reason", "reason", false },    { "node", "node", false },
+	{ "gen", "generation", true },    { "mode", "mode", false },
 };
 
 json_t *orc_event_json(const struct orc_event *event)

@@ -125,7 +125,7 @@ static const char *const job_fields[] = { "state",  "name",        "created",   
 					  "round",  "version",     "goal",        "quorum",
 					  "selmax", "deadline_ms", "stop_rounds", "bytes",
 					  "params", "pubround",    "mode",        "reason",
-					  "tenant", "spec" };
+					  "tenant", "gen",         "spec" };
 
 struct view_read {
 	struct orc_store *store;
@@ -157,7 +157,7 @@ static void on_view_round(const struct trib_value *value, void *arg);
 
 uint64_t orc_job_work(const struct orc_job *job)
 {
-	return job->async && job->over < job->round ? job->over + 1 : job->round;
+	return job->over < job->round ? job->over + 1 : job->round;
 }
 
 /* Called after each answer; the last one decides. */
@@ -225,8 +225,12 @@ static void on_view_job(const struct trib_value *value, void *arg)
 		if (!job->tenant[0]) { /* made before there were tenants */
 			(void)snprintf(job->tenant, sizeof(job->tenant), "default");
 		}
-		if (trib_value_count(value) > 17) {
-			job->spec = trib_strdup(trib_value_text(trib_value_at(value, 17)));
+		job->generation = orc_value_u64(trib_value_at(value, 17));
+		if (job->generation == 0) { /* made before there were patches */
+			job->generation = 1;
+		}
+		if (trib_value_count(value) > 18) {
+			job->spec = trib_strdup(trib_value_text(trib_value_at(value, 18)));
 		}
 	}
 	view_step(read);

@@ -204,7 +204,8 @@ struct orc_job {
 	uint64_t stop_rounds;
 	uint64_t bytes;
 	uint64_t params;
-	uint64_t over; /* the last round that is over; 0 = none */
+	uint64_t over;       /* the last round that is over; 0 = none */
+	uint64_t generation; /* of the spec, from 1 */
 	bool async;
 	char *spec;   /* owned by the view; NULL unless asked for */
 	char *reason; /* owned by the view */
@@ -252,7 +253,7 @@ struct orc_view_want {
 	const char *job;
 	uint64_t round; /* which round; 0 = the current one */
 	bool hint;      /* `round` is only a guess (saves a round trip) of the round to act on: the
-			 * current one, or of an asynchronous job the first that is not over */
+			 * first that is not over, else the current one */
 	bool spec;
 };
 /* One job with one of its rounds. */

@@ -78,6 +78,10 @@ static int call(const struct cli_service *service, const char *method, const cha
 			request.body = "";
 		}
 	}
+	if (strcmp(method, "PATCH") == 0) {
+		request.headers[1] = "Content-Type: application/merge-patch+json";
+		request.headers[2] = "If-Match: *";
+	}
 	return trib_client_request(&request, answer);
 }
 

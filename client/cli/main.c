@@ -8,6 +8,7 @@
 #include "client/cli/cli.h"
 #include "client/cli/jobs.h"
 #include "client/cli/keep.h"
+#include "client/cli/life.h"
 #include "client/cli/model.h"
 #include "client/cli/up.h"
 #include "client/cli/watch.h"
@@ -32,6 +33,13 @@ static const struct cli_command commands[] = {
 	  cli_watch },
 	{ "rounds", "JOB", "Shows the rounds of a job", NULL, cli_rounds },
 	{ "model", "JOB", "Fetches a published model as a safetensors file", NULL, cli_model },
+	{ "patch", "JOB PATH=VALUE...", "Changes a job's policies while it runs",
+	  "PATH is below the spec (mode, sync.goal, async.buffer_k, stop.rounds, ..) or "
+	  "labels.NAME;\n"
+	  "VALUE is JSON, or else text; null takes the default. In force at once (docs/jobs.md).",
+	  cli_patch },
+	{ "pause", "JOB", "No further rounds for now", NULL, cli_pause },
+	{ "resume", "JOB", "Goes on with rounds", NULL, cli_resume },
 	{ "stop", "JOB", "Ends a job; its last model stays", NULL, cli_stop },
 	{ "delete", "JOB", "Forgets a job that is over", NULL, cli_delete },
 	{ "token", "JOB", "Makes tokens for clients of a job and prints them",

@@ -17,6 +17,8 @@
 --   asynchronous jobs also: mode amax afn aalpha ahinge adenom on the job; :aupd hash client ->
 --                             'S|id|exp|base', 'R|id|exp|base', 'C|id|base|n|ms|digest|weight|counted|place';
 --                             :infl zset client -> end of lease; a round is a buffer, its :upd fields are client@base
+--   gen on the job: of its spec, raised by each patch ('patched' is set then; 'switched' once its mode changed;
+--                   ascan: the largest max_staleness it ever had); denom on a round: fixed when a patch changed it
 --   pubround on the job: the last round that is over; the round being aggregated is the one after it
 --   :models hash    version -> digest|bytes|round|ms
 --   :ev     stream  events (SSE), MAXLEN ~ 10000
@@ -55,7 +57,7 @@ local function place_gone(k, place, node)
 end
 
 local FIELDS = {'mode', 'state', 'round', 'version', 'selmax', 'lease_ms', 'goal', 'quorum', 'deadline_ms', 'pubround',
-                'amax', 'afn', 'aalpha', 'ahinge', 'adenom', 'below'}
+                'amax', 'afn', 'aalpha', 'ahinge', 'adenom', 'below', 'switched', 'patched', 'ascan'}
 local function job_of(k)
   local v, j = redis.call('HMGET', k[1], unpack(FIELDS)), {}
   for i = 1, #FIELDS do j[FIELDS[i]] = v[i] or nil end

@@ -1,4 +1,16 @@
 -- SPDX-License-Identifier: Apache-2.0
+-- What the transitions need of the spec beside its numbers.
+local function job_policy(k, text)
+  local ok, spec = pcall(cjson.decode, text)
+  if not ok or type(spec) ~= 'table' then return end
+  local y, st = spec.async or {}, (spec.async or {}).staleness or {}
+  redis.call('HDEL', k[1], 'mode', 'below')
+  if (spec.sync or {}).below_quorum == 'fail' then redis.call('HSET', k[1], 'below', 'fail') end
+  if spec.mode == 'async' then redis.call('HSET', k[1], 'mode', 'async') end
+  redis.call('HSET', k[1], 'amax', y.max_staleness or 20, 'afn', st.fn or 'poly', 'aalpha', st.alpha or 0.5,
+    'ahinge', st.after or 0, 'adenom', (spec.aggregation or {}).denominator or 'weight_sum')
+end
+
 -- ARGV token id name spec_json goal quorum selmax deadline_ms lease_ms stop_rounds tenant -> OK | EXISTS
 local function job_create(k, a)
   if redis.call('EXISTS', k[1]) == 1 then return {'EXISTS'} end
@@ -7,16 +19,8 @@ local function job_create(k, a)
   redis.call('HSET', k[1], 'id', a[2], 'name', a[3], 'spec', a[4], 'state', 'created', 'created', t,
     'epoch', e or '0', 'leader', who or '', 'round', 0, 'version', -1, 'goal', a[5], 'quorum', a[6],
     'selmax', a[7], 'deadline_ms', a[8], 'lease_ms', a[9], 'stop_rounds', a[10], 'pubround', 0,
-    'tenant', a[11] or 'default')
-  local ok, spec = pcall(cjson.decode, a[4])
-  if ok and type(spec) == 'table' and (spec.sync or {}).below_quorum == 'fail' then
-    redis.call('HSET', k[1], 'below', 'fail')
-  end
-  if ok and type(spec) == 'table' and spec.mode == 'async' then
-    local y, st = spec.async or {}, (spec.async or {}).staleness or {}
-    redis.call('HSET', k[1], 'mode', 'async', 'amax', y.max_staleness or 20, 'afn', st.fn or 'poly',
-      'aalpha', st.alpha or 0.5, 'ahinge', st.after or 0, 'adenom', (spec.aggregation or {}).denominator or 'weight_sum')
-  end
+    'tenant', a[11] or 'default', 'gen', 1)
+  job_policy(k, a[4])
   redis.call('ZADD', 'trib:jobs', t, a[2])
   event(k[1], 't', 'job.created', 'name', a[3])
   wake(k[1], 'job')

@@ -21,6 +21,14 @@ local function open_buffer(k, j, n, t)
   event(k[1], 't', 'round.open', 'n', n, 'base', j.version)
 end
 
+-- A round or buffer has what it wanted.
+local function close_full(k, j, n, acc, t)
+  redis.call('HSET', prefix(k[1]) .. 'r:' .. n, 'state', 'closing', 'closed', t, 'why', 'goal')
+  event(k[1], 't', j.mode == 'async' and 'buffer.flush' or 'round.closing', 'n', n, 'acc', acc, 'why', 'goal')
+  if j.mode == 'async' then open_buffer(k, j, tonumber(n) + 1, t) end
+  wake(k[1], 'close')
+end
+
 local function acheckin(k, a, j)
   local p, t = prefix(k[1]), now()
   if not redis.call('HGET', p .. 'r:' .. j.round, 'state') then return {'WAIT', 'noround'} end
@@ -52,11 +60,13 @@ end
 local function areserve(k, a, j)
   local p, t = prefix(k[1]), now()
   local u = redis.call('HGET', p .. 'aupd', a[1])
-  if not u then return {'NOTSEL'} end
-  local c = committed(u)
-  if c then
-    if c.id ~= a[2] then return {'NOTSEL'} end
-    return {'DUP', c.ms, c.digest, c.weight}
+  local c = committed(u or '')
+  if c and c.id == a[2] then return {'DUP', c.ms, c.digest, c.weight} end
+  if c or not u then
+    local old = j.switched and redis.call('HGET', p .. 'r:' .. a[3] .. ':upd', a[1])
+    local oid, ms, dg, w = string.match(old or '', '^C|([^|]*)|(%d+)|([^|]*)|([^|]*)|')
+    if oid == a[2] then return {'DUP', ms, dg, w} end
+    return {'NOTSEL'}
   end
   if j.state ~= 'running' and j.state ~= 'paused' then return {'CLOSED', j.state} end
   local s, id, _, base = string.match(u, '^(%a)|([^|]*)|(%d+)|(%d+)$')
@@ -69,17 +79,27 @@ local function areserve(k, a, j)
   return {'OK', base}
 end
 
+-- Counted in a round that was over before the job became asynchronous.
+local function of_sync_round(p, a)
+  local u = redis.call('HGET', p .. 'r:' .. a[3] .. ':upd', a[1])
+  local id, ms, dg, w, place = string.match(u or '', '^C|([^|]*)|(%d+)|([^|]*)|([^|]*)|(.*)$')
+  if id ~= a[2] then return nil end
+  if dg ~= a[4] or w ~= a[5] then return {'CONFLICT'} end
+  return {place == a[6] and 'SAME' or 'DUP', ms, dg, w, w, a[3]}
+end
+
 -- The client has checked in again since, but this very slot counts in a buffer that is not over: SAME; else NORES
 local function acounted(p, a, j)
   local v, done, last = tonumber(j.version), tonumber(j.pubround), tonumber(j.round)
+  local far = math.max(tonumber(j.amax), tonumber(j.ascan or '0'))
   for n = done + 1, last do
-    for base = math.max(0, v - tonumber(j.amax) - (last - done)), v do
+    for base = math.max(0, v - far - (last - done)), v do
       local u = redis.call('HGET', p .. 'r:' .. n .. ':upd', a[1] .. '@' .. base)
       local id, ms, dg, counted, place = string.match(u or '', '^C|([^|]*)|(%d+)|([^|]*)|([^|]*)|(.*)$')
       if id == a[2] and place == a[6] then return {'SAME', ms, dg, a[5], counted, tostring(n)} end
     end
   end
-  return {'NORES'}
+  return j.switched and of_sync_round(p, a) or {'NORES'}
 end
 
 local function acommit(k, a, j)
@@ -106,7 +126,10 @@ local function acommit(k, a, j)
   end
   local n = j.round
   local r = p .. 'r:' .. n
-  if redis.call('HGET', r, 'state') ~= 'open' then return {'CLOSED', 'none'} end
+  if redis.call('HGET', r, 'state') ~= 'open' then      -- carried into rounds (35_policy.lua), and late
+    if n ~= '0' then redis.call('HINCRBY', r, 'late', 1) end
+    return {'CLOSED', 'none'}
+  end
   local counted = string.format('%.0f', math.max(1, math.floor(tonumber(a[5]) * discount(j, tau) + 0.5)))
   redis.call('HSET', r .. ':upd', a[1] .. '@' .. base, 'C|' .. id .. '|' .. t .. '|' .. a[4] .. '|' .. counted .. '|' .. a[6])
   redis.call('HSET', p .. 'aupd', a[1],
@@ -119,10 +142,7 @@ local function acommit(k, a, j)
   local acc = redis.call('HINCRBY', r, 'acc', 1)
   event(k[1], 't', 'update.accepted', 'n', n, 'update', id, 'staleness', tau)
   if acc < tonumber(redis.call('HGET', r, 'goal')) then return {'OK', acc, t, counted, n} end
-  redis.call('HSET', r, 'state', 'closing', 'closed', t, 'why', 'goal')
-  event(k[1], 't', 'buffer.flush', 'n', n, 'acc', acc, 'why', 'goal')
-  open_buffer(k, j, tonumber(n) + 1, t)
-  wake(k[1], 'close')
+  close_full(k, j, n, acc, t)
   return {'CLOSE', acc, t, counted, n}
 end
 
@@ -155,12 +175,18 @@ local function anode_lost(k, a, j)
       if id and string.sub(place, 1, #mine) == mine
          and (a[3] == '' or string.sub(place, 1, #lives) ~= lives) then
         local client = string.match(all[i], '^(.*)@%d+$')
-        local c = committed(redis.call('HGET', p .. 'aupd', client) or '')
-        if c and c.id == id then
-          redis.call('HDEL', p .. 'aupd', client)
-          redis.call('HINCRBY', r, 'wraw', '-' .. c.weight)
+        if not client then                                          -- of a synchronous round: keeps its place
+          redis.call('HSET', r .. ':upd', all[i], 'S|' .. id .. '|' .. now())
+          redis.call('ZADD', r .. ':sel', now() + 5000, all[i])
+          redis.call('HINCRBY', r, 'wraw', '-' .. w)
+        else
+          local c = committed(redis.call('HGET', p .. 'aupd', client) or '')
+          if c and c.id == id then
+            redis.call('HDEL', p .. 'aupd', client)
+            redis.call('HINCRBY', r, 'wraw', '-' .. c.weight)
+          end
+          redis.call('HDEL', r .. ':upd', all[i])
         end
-        redis.call('HDEL', r .. ':upd', all[i])
         redis.call('HINCRBY', r, 'wsum', '-' .. w)
         event(k[1], 't', 'update.lost', 'n', n, 'update', id, 'node', a[2])
         here = here + 1
@@ -171,6 +197,11 @@ local function anode_lost(k, a, j)
       redis.call('HINCRBY', r, 'n:' .. a[2], -here)
       redis.call('HINCRBY', r, 'lost', here)
       redis.call('HDEL', r, 'task')
+      if j.mode ~= 'async' and n == tonumber(j.round) and redis.call('HGET', r, 'state') == 'closing' then
+        redis.call('HSET', r, 'state', 'open', 'deadline', math.max(now() + 5000,
+          tonumber(redis.call('HGET', r, 'deadline'))))
+        redis.call('HDEL', r, 'closed', 'why')
+      end
       if left == 0 and redis.call('HGET', r, 'state') == 'closing' then
         redis.call('HSET', r, 'state', 'failed', 'why', 'lost')
         round_over(k)

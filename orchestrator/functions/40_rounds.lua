@@ -13,6 +13,10 @@ local function round_open(k, a)
     if last ~= 'published' and last ~= 'failed' then return {'ORDER', j[2], last or ''} end
   end
   local t = now()
+  if redis.call('HEXISTS', k[1], 'patched') == 1 then       -- the caller may not have heard of it
+    local v = redis.call('HMGET', k[1], 'goal', 'quorum', 'selmax', 'deadline_ms')
+    a[4], a[5], a[6], a[7] = v[1], v[2], v[3], v[4]
+  end
   redis.call('HSET', r, 'state', 'open', 'base', a[3], 'goal', a[4], 'quorum', a[5], 'selmax', a[6],
     'opened', t, 'deadline', t + tonumber(a[7]), 'acc', 0, 'inflight', 0, 'selected', 0, 'wsum', 0)
   redis.call('HSET', k[1], 'round', a[2])
@@ -37,6 +41,8 @@ local function checkin(k, a)
   local base = prefix(k[1]) .. 'r:' .. j.round
   local r = redis.call('HMGET', base, 'state', 'selmax', 'base', 'deadline')
   if r[1] ~= 'open' then return {'WAIT', r[1] and 'closing' or 'noround'} end
+  local told = j.switched and carried_checkin(k, a, j, r)
+  if told then return told end
   local t, sel, upd = now(), base .. ':sel', base .. ':upd'
   local ends = t + tonumber(j.lease_ms)
   local u = redis.call('HGET', upd, a[1])
@@ -77,7 +83,7 @@ local function reserve(k, a)
   local j = job_of(k)
   local st = j.state
   if not st then return {'NOJOB'} end
-  if j.mode == 'async' then return areserve(k, a, j) end
+  if j.mode == 'async' or (j.switched and carried(k, a[1], a[2])) then return areserve(k, a, j) end
   local base = prefix(k[1]) .. 'r:' .. a[3]
   local upd = base .. ':upd'
   local u = redis.call('HGET', upd, a[1])
@@ -106,9 +112,10 @@ local function release(k, a)
   local au = redis.call('HGET', prefix(k[1]) .. 'aupd', a[1])
   if au then
     local as, aid, aexp, abase = string.match(au, '^(%a)|([^|]*)|(%d+)|(%d+)$')
-    if as ~= 'R' or aid ~= a[2] then return {'NOOP'} end
-    redis.call('HSET', prefix(k[1]) .. 'aupd', a[1], 'S|' .. aid .. '|' .. aexp .. '|' .. abase)
-    return {'OK'}
+    if as == 'R' and aid == a[2] then
+      redis.call('HSET', prefix(k[1]) .. 'aupd', a[1], 'S|' .. aid .. '|' .. aexp .. '|' .. abase)
+      return {'OK'}
+    end
   end
   local base = prefix(k[1]) .. 'r:' .. a[3]
   local u = redis.call('HGET', base .. ':upd', a[1])
@@ -126,12 +133,13 @@ local function commit(k, a)
   local j = job_of(k)
   local st = j.state
   if not st then return {'NOJOB'} end
-  if j.mode == 'async' then return acommit(k, a, j) end
+  if j.mode == 'async' or (j.switched and carried(k, a[1], a[2])) then return acommit(k, a, j) end
   local base = prefix(k[1]) .. 'r:' .. a[3]
   local upd = base .. ':upd'
   local u = redis.call('HGET', upd, a[1])
+  local s, id, rest = string.match(u or '', '^(%a)|([^|]*)|(.*)$')
+  if j.switched and id ~= a[2] then return acounted(prefix(k[1]), a, j) end
   if not u then return {'NORES'} end
-  local s, id, rest = string.match(u, '^(%a)|([^|]*)|(.*)$')
   if s == 'C' then
     local ms, dg, w, place = string.match(rest, '^(%d+)|([^|]*)|([^|]*)|(.*)$')
     if id == a[2] and dg == a[4] and w == a[5] then
@@ -154,6 +162,7 @@ local function commit(k, a)
   redis.call('ZADD', base .. ':sel', '+inf', a[1])
   if s == 'R' then redis.call('HINCRBY', base, 'inflight', -1) end
   redis.call('HINCRBY', base, 'wsum', a[5])
+  if j.switched then redis.call('HINCRBY', base, 'wraw', a[5]) end
   redis.call('HINCRBY', base, 'n:' .. a[7], 1)
   local n = redis.call('HINCRBY', base, 'acc', 1)
   event(k[1], 't', 'update.accepted', 'n', a[3], 'update', id)

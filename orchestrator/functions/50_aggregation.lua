@@ -7,10 +7,11 @@ local function node_sync(k, a)
   if not j[1] then return {'NOJOB'} end
   local work = math.min(tonumber(j[7] or '0') + 1, tonumber(j[5]))
   local base = prefix(k[1]) .. 'r:' .. work
-  local r = redis.call('HMGET', base, 'state', 'base', 'acc', 'wsum', 'n:' .. a[1], 'selmax', 'goal', 'wraw')
-  local divisor = '0'
-  if j[8] == 'count' then divisor = string.format('%.0f', tonumber(r[3] or '0') * 1048576) end
-  if j[8] == 'weight_sum_raw' then divisor = r[8] or '0' end
+  local r = redis.call('HMGET', base, 'state', 'base', 'acc', 'wsum', 'n:' .. a[1], 'selmax', 'goal', 'wraw',
+    'denom')
+  local divisor, denom = '0', r[9] or j[8]
+  if denom == 'count' then divisor = string.format('%.0f', tonumber(r[3] or '0') * 1048576) end
+  if denom == 'weight_sum_raw' then divisor = r[8] or '0' end
   return {j[1], j[2], j[3] or '', j[4] or '', tostring(work), r[1] or '', r[2] or '', r[3] or '0', r[4] or '0',
     r[5] or '0', j[6], r[6] or '0', r[7] or '0', divisor}
 end
@@ -86,7 +87,7 @@ local function node_lost(k, a)
   local j = job_of(k)
   if not j.state then return {'NOOP', 'nojob'} end
   redis.call('HSET', k[1], 'b:' .. a[2], a[3])
-  if j.mode == 'async' then return anode_lost(k, a, j) end
+  if j.mode == 'async' or j.switched then return anode_lost(k, a, j) end
   local base = prefix(k[1]) .. 'r:' .. a[1]
   local upd = base .. ':upd'
   local st = redis.call('HGET', base, 'state')

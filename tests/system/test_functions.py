@@ -2,6 +2,7 @@
 """orchestrator/functions/ alone, on a redis-server of its own: random transitions, each of which may be sent again
 at any later time (as common/redis.c does after a broken connection). After every call the sums of the record are the
 sums of its parts, and what was counted stays counted unless it was declared lost."""
+import json
 import os
 import random
 import socket
@@ -79,6 +80,7 @@ class World:
         self.selmax = self.rng.randint(self.goal, len(self.clients))
         self.boot = {n: 1 for n in NODES}
         self.tickets, self.receipts, self.serial = {}, {}, 0
+        self.goal_max, self.selmax_max, self.patches = self.goal, self.selmax, False
         redis("FLUSHALL")
         self.call("job_create", "5|o", "job_x", "x", spec, self.goal, 1, self.selmax, 40, 3, 3)
         self.call("model_init", "d0", 40, 10, "{}")
@@ -124,7 +126,8 @@ class World:
         state = self.round(work).get("state") if n else None
         client, node = rng.choice(self.clients), rng.choice(NODES)
         what = rng.choice(["open", "checkin", "checkin", "reserve", "release", "commit", "commit", "commit", "deadline",
-                           "done", "publish", "lost", "again", "again", "again", "nap", "pause"])
+                           "done", "publish", "lost", "again", "again", "again", "nap", "pause"] +
+                          ["patch"] * 2 * self.patches)
         if what == "open":
             self.call("round_open", "5|o", n + 1, now["version"], self.goal, rng.randint(1, self.goal), self.selmax,
                       rng.choice([3, 40]))
@@ -167,11 +170,23 @@ class World:
                     del self.receipts[k]
         elif what == "again":
             self.again()
+        elif what == "patch":
+            self.patch()
         elif what == "nap":
             time.sleep(0.003)
         elif what == "pause":
             state = rng.choice(["running", "paused"])
             self.call("job_set", "5|o", now["state"], state, "")
+
+    def patch(self):
+        rng = self.rng
+        spec = {"mode": rng.choice(["sync", "async"]), "async": {"max_staleness": rng.choice([0, 2, 9])}}
+        self.goal = rng.randint(1, len(self.clients))
+        self.selmax = rng.randint(self.goal, len(self.clients))
+        self.goal_max, self.selmax_max = max(self.goal, self.goal_max), max(self.selmax, self.selmax_max)
+        gen = int(self.job()["gen"])
+        answer = self.call("job_patch", "5|o", gen, json.dumps(spec), self.goal, 1, self.selmax, 40, 3, 3)
+        assert answer == ["OK", gen + 1], answer
 
     def reported(self, n):
         return "task" in self.round(n)
@@ -194,10 +209,21 @@ class World:
                 assert int(r.get("n:" + node, 0)) == sum(v[5].startswith(node + ":") for v in counted.values()), r
             got = {u for at, u in self.receipts if at == str(k)}
             assert got == {v[1] for v in counted.values()}, (k, self.receipts, counted)
-            assert self.r("ZCARD", base + ":sel") <= self.selmax, r
-            assert len(counted) <= self.goal
+            assert self.r("ZCARD", base + ":sel") <= self.selmax_max, r
+            assert len(counted) <= self.goal_max
             if k <= self.over():
                 assert r["state"] in ("published", "failed"), (k, r)
+
+
+def once_per_base(world):
+    """Nobody counts twice with updates made from the same version, in rounds and buffers together."""
+    seen = {}
+    for k in range(1, int(world.job()["round"]) + 1):
+        base = world.round(k)["base"]
+        for field, v in pairs(world.r("HGETALL", f"trib:{{job_x}}:r:{k}:upd")).items():
+            if v[0] == "C" and world.round(k)["state"] != "failed":
+                key = field if "@" in field else f"{field}@{base}"
+                assert seen.setdefault(key, v) == v, (k, key, v, seen[key])
 
 
 ASYNC = '{"mode":"async","async":{"max_staleness":2}}'
@@ -215,6 +241,21 @@ def test_random_transitions_sent_again_at_any_time(redis, piece, spec):
             except AssertionError:
                 print(f"seed {seed} step {i}", *world.sent[-12:], sep="\n")
                 raise
+
+
+@pytest.mark.parametrize("spec", ["{}", ASYNC])
+def test_random_transitions_with_patches_between_the_modes(redis, spec):
+    for seed in range(500, 540):
+        world = World(redis, seed, spec)
+        world.patches = True
+        for i in range(150):
+            try:
+                world.step()
+                world.check()
+            except AssertionError:
+                print(f"seed {seed} step {i}", *world.sent[-25:], sep="\n")
+                raise
+        once_per_base(world)
 
 
 def test_a_buffered_commit_sent_again_after_the_next_checkin_is_recognised(redis):

@@ -45,13 +45,14 @@ class Admin:
     def _path(self, job, rest=""):
         return f"/v1/jobs/{urllib.parse.quote(self._id(job), safe='')}{rest}"
 
-    def _json(self, method, path, value=None):
+    def _json(self, method, path, value=None, more=None):
         body, fields = None, {"Accept": "application/json"}
         if method == "POST":  # safe to repeat: the service remembers the key's answer
             fields["Idempotency-Key"] = uuid.uuid4().hex
         if value is not None:
             body = [json.dumps(value).encode()]
             fields["Content-Type"] = "application/json"
+        fields.update(more or {})
         return self._http.request(method, path, body, fields).json()
 
     def submit(self, spec, name=None, labels=None):
@@ -68,6 +69,18 @@ class Admin:
     def get(self, job):
         """The job as it is now."""
         return self._json("GET", self._path(job))
+
+    def patch(self, job, spec=None, labels=None, etag="*"):
+        """Changes a job while it runs, at once; returns it. `spec` is a merge patch of the job's spec,
+        such as {"mode": "async", "async": {"buffer_k": 8}}; None as a value takes the default. With
+        `etag` (the ETag of a GET) only if nobody changed the spec since: Problem "version-conflict"."""
+        change = {}
+        if spec is not None:
+            change["spec"] = spec
+        if labels is not None:
+            change["metadata"] = {"labels": labels}
+        return self._json("PATCH", self._path(job), change,
+                          {"Content-Type": "application/merge-patch+json", "If-Match": etag})
 
     def list(self):
         """All jobs."""

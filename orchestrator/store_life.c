@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "orchestrator/store_life.h"
+
+#include "orchestrator/store_keys.h"
+
+int orc_store_job_patch(struct orc_store *store, const char *token,
+			const struct orc_job_change *change, struct orc_then then)
+{
+	const struct orc_job_new *job = &change->job;
+	struct orc_key key = orc_key_job(job->id);
+	struct orc_decimal generation = orc_decimal(change->generation);
+	struct orc_decimal goal = orc_decimal(job->goal);
+	struct orc_decimal quorum = orc_decimal(job->quorum);
+	struct orc_decimal selected = orc_decimal(job->selected_max);
+	struct orc_decimal deadline = orc_decimal(job->deadline_ms);
+	struct orc_decimal lease = orc_decimal(job->lease_ms);
+	struct orc_decimal stop = orc_decimal(job->stop_rounds);
+	const char *words[] = { "FCALL",     "trib_job_patch", "1",           key.text,
+				token,       generation.text,  job->spec,     goal.text,
+				quorum.text, selected.text,    deadline.text, lease.text,
+				stop.text };
+
+	return orc_store_function(store, then, TRIB_COUNT(words), words);
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The calls of a job's life beside making and ending it (store_redis.h for the rules of all).
+ */
+#ifndef TRIB_ORCHESTRATOR_STORE_LIFE_H
+#define TRIB_ORCHESTRATOR_STORE_LIFE_H
+
+#include "orchestrator/store_redis.h"
+
+struct orc_job_change {
+	uint64_t generation; /* of the spec it was made from */
+	struct orc_job_new job;
+};
+/* -> OK (number = new generation) | CONFLICT | STATE | FENCED | NOJOB */
+TRIB_MUST_CHECK int orc_store_job_patch(struct orc_store *store, const char *token,
+					const struct orc_job_change *change, struct orc_then then);
+
+#endif
