@@ -18,62 +18,6 @@ static struct {
 	uint32_t count;
 } table = { .lock = PTHREAD_MUTEX_INITIALIZER, .list = TAILQ_HEAD_INITIALIZER(table.list) };
 
-/* ---- heads ---- */
-
-/* "?0", "?1"; anything else is not this draft's. */
-static int complete_read(const struct trib_http_request *request, bool *ret_there, bool *ret_value)
-{
-	const char *text = trib_http_field(request, "upload-complete");
-
-	*ret_there = text != NULL;
-	*ret_value = text && strcmp(text, "?1") == 0;
-	return !text || *ret_value || strcmp(text, "?0") == 0 ? 0 : -EBADMSG;
-}
-
-static int size_read(const struct trib_http_request *request, const char *name, uint64_t *ret_value)
-{
-	const char *text = trib_http_field(request, name);
-
-	return text ? trib_parse_u64(text, strlen(text), 0, UINT64_MAX >> 1, ret_value) : -ENOENT;
-}
-
-static int refuse(struct gw_refusal *refusal, const char *detail)
-{
-	*refusal = (struct gw_refusal){ TRIB_PROBLEM_BAD_REQUEST, detail };
-	return -EBADMSG;
-}
-
-int gw_resume_head_read(const struct trib_http_request *request, struct gw_upload_head *head,
-			struct gw_refusal *refusal)
-{
-	const char *ticket = trib_http_field(request, "fl-ticket");
-	uint64_t length = 0;
-	bool there;
-	int rc = complete_read(request, &there, &head->completes);
-
-	if (rc) {
-		return refuse(refusal, "Upload-Complete: ?0 or ?1");
-	}
-	head->resumable = there;
-	if (!there) {
-		return 0;
-	}
-	if (ticket && trib_sha256(ticket, strlen(ticket), head->ticket)) {
-		return refuse(refusal, "FL-Ticket cannot be read");
-	}
-	rc = size_read(request, "upload-length", &length);
-	if (head->completes) {
-		return rc == -ENOENT || (rc == 0 && length == head->total)
-			       ? 0
-			       : refuse(refusal, "Upload-Length is not the body's");
-	}
-	if (rc || (request->has_length && request->length > length)) {
-		return refuse(refusal, "Upload-Length of the whole is needed with ?0");
-	}
-	head->total = length;
-	return 0;
-}
-
 /* ---- the table ---- */
 
 /* Lock held. */
@@ -379,8 +323,8 @@ static void serve_patch(struct gw_upload *u, struct trib_exchange *x)
 		gw_refuse(x, TRIB_PROBLEM_UNSUPPORTED_MEDIA, "application/partial-upload");
 		return;
 	}
-	if (complete_read(request, &there, &completes) || !there ||
-	    size_read(request, "upload-offset", &offset)) {
+	if (gw_complete_read(request, &there, &completes) || !there ||
+	    gw_size_read(request, "upload-offset", &offset)) {
 		give_back(u);
 		gw_refuse(x, TRIB_PROBLEM_BAD_REQUEST, "Upload-Offset and Upload-Complete");
 		return;

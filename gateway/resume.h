@@ -22,10 +22,6 @@
 
 /* HEAD, PATCH, DELETE uploads/{u}. */
 void gw_resume_serve(struct gw_worker *worker, struct trib_exchange *x, const struct gw_path *path);
-/* `Upload-Complete`, `Upload-Length` of a PUT: sets head->total and the resumable fields. 0 or
- * -EBADMSG with the refusal. */
-TRIB_MUST_CHECK int gw_resume_head_read(const struct trib_http_request *request,
-					struct gw_upload_head *head, struct gw_refusal *refusal);
 /* A new upload of the same update begins: a parked one makes way. */
 void gw_resume_supersede(struct gw_worker *worker, const char *update);
 /* Enters a resumable upload whose slot is taken. False: too many; it goes on as a plain one. */

@@ -7,7 +7,6 @@
 #include <strings.h>
 
 #include "common/crypto.h"
-#include "gateway/resume.h"
 
 #define WEIGHT_DIGITS_MAX   12
 #define WEIGHT_FRACTION_MAX 24
@@ -143,6 +142,56 @@ static int read_fields(const struct trib_http_request *request, struct gw_upload
 	return 0;
 }
 
+int gw_complete_read(const struct trib_http_request *request, bool *ret_there, bool *ret_value)
+{
+	const char *text = trib_http_field(request, "upload-complete");
+
+	*ret_there = text != NULL;
+	*ret_value = text && strcmp(text, "?1") == 0;
+	return !text || *ret_value || strcmp(text, "?0") == 0 ? 0 : -EBADMSG;
+}
+
+int gw_size_read(const struct trib_http_request *request, const char *name, uint64_t *ret_value)
+{
+	const char *text = trib_http_field(request, name);
+
+	return text ? trib_parse_u64(text, strlen(text), 0, UINT64_MAX >> 1, ret_value) : -ENOENT;
+}
+
+/* `Upload-Complete` and `Upload-Length` (resume.h). */
+static int read_resumable(const struct trib_http_request *request, struct gw_upload_head *head,
+			  struct gw_refusal *refusal)
+{
+	const char *ticket = trib_http_field(request, "fl-ticket");
+	uint64_t length = 0;
+	bool there;
+	int rc = gw_complete_read(request, &there, &head->completes);
+
+	if (rc) {
+		return refuse(refusal, TRIB_PROBLEM_BAD_REQUEST, "Upload-Complete: ?0 or ?1");
+	}
+	head->resumable = there;
+	if (!there) {
+		return 0;
+	}
+	if (ticket && trib_sha256(ticket, strlen(ticket), head->ticket)) {
+		return refuse(refusal, TRIB_PROBLEM_INTERNAL, "no SHA-256");
+	}
+	rc = gw_size_read(request, "upload-length", &length);
+	if (head->completes) {
+		return rc == -ENOENT || (rc == 0 && length == head->total)
+			       ? 0
+			       : refuse(refusal, TRIB_PROBLEM_BAD_REQUEST,
+					"Upload-Length is not the body's");
+	}
+	if (rc || (request->has_length && request->length > length)) {
+		return refuse(refusal, TRIB_PROBLEM_BAD_REQUEST,
+			      "Upload-Length of the whole is needed with ?0");
+	}
+	head->total = length;
+	return 0;
+}
+
 static int check_ticket(const struct trib_http_request *request,
 			const uint8_t key[TRIB_TICKET_KEY_SIZE], const char *job, uint64_t now_ms,
 			const struct gw_upload_head *head, struct trib_ticket *ticket,
@@ -211,7 +260,7 @@ int gw_upload_head_read(const struct trib_http_request *request,
 		rc = gw_body_head_read(request, &head.total, ret_refusal);
 	}
 	if (rc == 0) {
-		rc = gw_resume_head_read(request, &head, ret_refusal);
+		rc = read_resumable(request, &head, ret_refusal);
 	}
 	if (rc == 0) {
 		rc = check_ticket(request, key, job, now_ms, &head, &ticket, ret_refusal);

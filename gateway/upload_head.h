@@ -47,6 +47,12 @@ TRIB_MUST_CHECK int gw_upload_ticket_check(const struct trib_http_request *reque
 /* Content-Length, or FL-Length of a chunked body; then media type and coding. */
 TRIB_MUST_CHECK int gw_body_head_read(const struct trib_http_request *request, uint64_t *ret_total,
 				      struct gw_refusal *ret_refusal);
+/* `Upload-Complete`: "?0", "?1" or not there; anything else is -EBADMSG. */
+TRIB_MUST_CHECK int gw_complete_read(const struct trib_http_request *request, bool *ret_there,
+				     bool *ret_value);
+/* A size: 0, -ENOENT, -EINVAL. */
+TRIB_MUST_CHECK int gw_size_read(const struct trib_http_request *request, const char *name,
+				 uint64_t *ret_value);
 /* "crc32c=<8 hex>" */
 TRIB_MUST_CHECK int gw_checksum_read(const char *text, uint32_t *ret_crc);
 /* Strict decimal (digits[.digits]) -> fixed point, at least 1. */
