@@ -483,11 +483,19 @@ static bool control_take(struct function *f)
 	}
 	if (got == 0 || (got < 0 && got != -EBADMSG)) {
 		f->control_fd = -1;
+		if (f->data_fd < 0) {
+			f->status = 0; /* a spare that nobody needs any more */
+		}
 		return false;
 	}
 	if (got != (int)sizeof(message)) {
 		memset(&message, 0, sizeof(message)); /* refused below, which closes its fds */
 		count = got < 0 ? 0 : count;
+	}
+	if (message.kind == TRIB_FN_BIND && message.magic == TRIB_FN_MAGIC && count == 1 &&
+	    f->data_fd < 0) {
+		f->data_fd = fds[0];
+		return true;
 	}
 	got = agg_job_message(&f->job, &message, fds, count);
 	if (got) {

@@ -51,15 +51,18 @@ static uint64_t start_time(void)
 	return value;
 }
 
-/* The two sockets to their numbers, everything else but stdio closed. */
+/* The sockets to their numbers, everything else but stdio closed. A spare has no data socket. */
 static int descriptors_arrange(int data_fd, int control_fd)
 {
-	int data = fcntl(data_fd, F_DUPFD_CLOEXEC, PARKED_FD_MIN);
+	int data = data_fd < 0 ? -1 : fcntl(data_fd, F_DUPFD_CLOEXEC, PARKED_FD_MIN);
 	int control = fcntl(control_fd, F_DUPFD_CLOEXEC, PARKED_FD_MIN);
 
-	if (data < 0 || control < 0 || dup2(data, DATA_FD) < 0 || dup2(control, CONTROL_FD) < 0 ||
-	    close_range(FREE_FD, ~0u, 0) < 0) {
+	if ((data_fd >= 0 && (data < 0 || dup2(data, DATA_FD) < 0)) || control < 0 ||
+	    dup2(control, CONTROL_FD) < 0 || close_range(FREE_FD, ~0u, 0) < 0) {
 		return -errno;
+	}
+	if (data_fd < 0) {
+		(void)close(DATA_FD);
 	}
 	return 0;
 }
@@ -74,8 +77,9 @@ __attribute__((noreturn)) static void leave(int status)
 
 __attribute__((noreturn)) static void function_main(const struct agg_sandbox *sandbox,
 						    const struct trib_fn_message *m, const int *fds,
-						    pid_t agent)
+						    uint32_t count, pid_t agent)
 {
+	bool spare = count == 1;
 	char name[16];
 	uint64_t start;
 	int rc;
@@ -84,10 +88,10 @@ __attribute__((noreturn)) static void function_main(const struct agg_sandbox *sa
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || getppid() != agent) {
 		leave(1);
 	}
-	(void)snprintf(name, sizeof(name), "trib-fn-%u", m->index % 10000000u);
+	(void)snprintf(name, sizeof(name), spare ? "trib-fn" : "trib-fn-%u", m->index % 10000000u);
 	(void)prctl(PR_SET_NAME, name, 0, 0, 0);
 	start = start_time();
-	rc = descriptors_arrange(fds[0], fds[1]);
+	rc = descriptors_arrange(spare ? -1 : fds[0], fds[count - 1]);
 	if (!rc) {
 		rc = agg_sandbox_enter(sandbox);
 	}
@@ -95,18 +99,18 @@ __attribute__((noreturn)) static void function_main(const struct agg_sandbox *sa
 		log_err("zygote", "sandbox failed rc=%d", rc);
 		leave(1);
 	}
-	leave(agg_function_run(DATA_FD, CONTROL_FD, start));
+	leave(agg_function_run(spare ? -1 : DATA_FD, CONTROL_FD, start));
 }
 
 /* Not fork(): the child must be the agent's. libc is told nothing, which a single-threaded
  * process that never makes threads can bear. */
 static pid_t spawn(const struct agg_sandbox *sandbox, const struct trib_fn_message *m,
-		   const int *fds, pid_t agent)
+		   const int *fds, uint32_t count, pid_t agent)
 {
 	long pid = syscall(SYS_clone, CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, NULL);
 
 	if (pid == 0) {
-		function_main(sandbox, m, fds, agent);
+		function_main(sandbox, m, fds, count, agent);
 	}
 	return pid < 0 ? (pid_t)-errno : (pid_t)pid;
 }
@@ -123,8 +127,8 @@ static void on_message(const struct agg_sandbox *sandbox, int fd, const struct t
 	};
 	int rc;
 
-	if (m->magic == TRIB_FN_MAGIC && m->kind == TRIB_FN_SPAWN && count == 2) {
-		reply.pid = spawn(sandbox, m, fds, agent);
+	if (m->magic == TRIB_FN_MAGIC && m->kind == TRIB_FN_SPAWN && count >= 1) {
+		reply.pid = spawn(sandbox, m, fds, count, agent);
 	}
 	for (uint32_t i = 0; i < count; i++) {
 		(void)close(fds[i]);

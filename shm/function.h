@@ -6,6 +6,7 @@
  * Zygote: `tributary-aggregator --zygote-fd N`. The agent sends TRIB_FN_SPAWN with two fds (data
  * socket, control socket); the zygote forks with CLONE_PARENT (the function is the AGENT's child:
  * the agent reaps it) and answers TRIB_FN_SPAWNED with the pid. Zygote's EOF = agent gone: exit.
+ * With one fd (control socket) it forks a spare: sandboxed, without a job, until TRIB_FN_BIND.
  *
  * A function's turn: drain the control socket, then the data socket, fold what is there (up to
  * TRIB_FOLD_MAX updates in one fused pass), acknowledge each (route of its job's hub), sleep.
@@ -27,6 +28,7 @@ enum trib_fn_kind {
 	TRIB_FN_CHILD = 5, /* fd: a child's partial (ro); index */
 	TRIB_FN_BASE = 6,  /* fd: base model file (ro); offset of its data, version */
 	TRIB_FN_OUT = 7,   /* fd: out memfd (rw), elements * 4 bytes of float */
+	TRIB_FN_BIND = 8,  /* agent -> spare, before all else; fd: data socket */
 };
 
 struct trib_fn_message {

@@ -32,10 +32,10 @@ enum gauge {
 };
 
 static struct trib_metric metrics[G_COUNT] = {
-	[AGENT_M_SPAWNS] = { "tributary_agg_cold_starts_total", NULL, "Functions forked",
-			     TRIB_COUNTER, 0, 0 },
+	[AGENT_M_SPAWNS] = { "tributary_agg_cold_starts_total", NULL,
+			     "Functions started that were not warm", TRIB_COUNTER, 0, 0 },
 	[AGENT_M_SPAWN_US] = { "tributary_agg_spawn_seconds_sum", NULL,
-			       "Time from asking to forked", TRIB_COUNTER, 1e-6, 0 },
+			       "Time from asking to a process", TRIB_COUNTER, 1e-6, 0 },
 	[AGENT_M_CRASHES] = { "tributary_agg_crashes_total", NULL, "Functions that died unasked",
 			      TRIB_COUNTER, 0, 0 },
 	[AGENT_M_REPLAYED] = { "tributary_agg_replayed_total", NULL,
@@ -59,6 +59,8 @@ static struct trib_metric metrics[G_COUNT] = {
 	[AGENT_M_STALLED] = { "tributary_agg_stalled_total", NULL,
 			      "Functions killed for standing still with work in hand", TRIB_COUNTER,
 			      0, 0 },
+	[AGENT_M_POOLED] = { "tributary_agg_pooled_starts_total", NULL,
+			     "Cold starts that took a process forked before", TRIB_COUNTER, 0, 0 },
 	[AGENT_M_REUSES] = { "tributary_agg_reuses_total", NULL,
 			     "Warm functions taken for another round", TRIB_COUNTER, 0, 0 },
 	[AGENT_M_REUSE_US] = { "tributary_agg_reuse_seconds_sum", NULL,

@@ -181,10 +181,30 @@ struct agent_options {
 	uint64_t credit;
 	uint64_t leaves_max;
 	uint64_t idle_ms;
+	uint64_t spares; /* functions kept ready, at most */
+	const char *cgroup;
 	uint64_t fold_delay_us; /* tests */
 };
 
 struct agent_writer;
+
+#define AGENT_SPAWNS_MAX 256u
+#define AGENT_SPARES_MAX 16u
+
+struct agent_spare { /* a function that waits for a job */
+	int pid;     /* 0: no such */
+	int pidfd;
+	int control_fd;
+	struct trib_io *io;
+};
+
+struct agent_pool {
+	struct agent_spare spares[AGENT_SPARES_MAX];
+	uint32_t asked;  /* of the zygote, not answered yet */
+	uint32_t starts; /* of functions, in this period */
+	double demand;   /* starts per period, averaged */
+	uint64_t period_ms;
+};
 
 struct agent {
 	struct trib_loop *loop;
@@ -204,13 +224,16 @@ struct agent {
 	uint32_t job_count;
 	uint64_t arena_used;
 	uint32_t cores;
+	bool cgroup; /* functions get control groups */
+	struct agent_pool pool;
 	int zygote_fd;
 	int zygote_pid;
 	struct trib_io *zygote_io;
 	struct { /* spawns the zygote has not answered yet, in order */
 		struct agent_fn *fn;
 		uint64_t life;
-	} spawns[256];
+		int spare_fd; /* its control socket; -1: not for the pool */
+	} spawns[AGENT_SPAWNS_MAX];
 	uint32_t spawn_head;
 	uint32_t spawn_count;
 	struct agent_writer *writer;
@@ -271,6 +294,24 @@ void agent_fn_tick(struct agent_job *job, uint64_t now_ms);
 
 /* Gives a parent the partials of those that hand over to it. */
 TRIB_MUST_CHECK int agent_fn_equip(struct agent_fn *parent);
+
+/* Enters a spawn that the zygote will answer; spare_fd >= 0: for the pool. */
+void agent_spawn_asked(struct agent *agent, struct agent_fn *fn, int spare_fd);
+
+/* pool.c */
+void agent_pool_start(struct agent *agent);
+void agent_pool_stop(struct agent *agent);
+void agent_pool_tick(struct agent *agent, uint64_t now_ms);
+/* A spare process, the caller's from now on; false: there is none. Counts as demand either way. */
+bool agent_pool_take(struct agent *agent, int *ret_pid, int *ret_control_fd);
+/* The zygote forked it (pid <= 0: did not); control_fd is taken. */
+void agent_pool_answered(struct agent *agent, int pid, int control_fd);
+bool agent_pool_knows(const struct agent *agent, int pid);
+
+/* cgroup.c */
+void agent_cgroup_start(struct agent *agent);
+void agent_cgroup_enter(const struct agent_fn *fn);
+void agent_cgroup_leave(const struct agent_fn *fn);
 
 /* tree.c: what the planner says (plan.h), and what it is told */
 void agent_tree_plan(struct agent_job *job, uint64_t now_ms);
@@ -359,6 +400,7 @@ enum agent_metric {
 	AGENT_M_SCANS,
 	AGENT_M_RING_MISSED,
 	AGENT_M_STALLED,
+	AGENT_M_POOLED,
 	AGENT_M_REUSES,
 	AGENT_M_REUSE_US,
 	AGENT_M_CONVERSIONS,

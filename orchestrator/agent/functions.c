@@ -40,6 +40,9 @@ int agent_pidfd(int pid)
 
 static bool is_known(const struct agent *agent, int pid)
 {
+	if (agent_pool_knows(agent, pid)) {
+		return true;
+	}
 	for (uint32_t i = 0; i < AGENT_JOBS_MAX; i++) {
 		const struct agent_job *job = agent->jobs[i];
 
@@ -102,8 +105,12 @@ static void zygote_lost(struct agent *agent)
 	agent_zygote_stop(agent);
 	end_untold(agent);
 	for (uint32_t i = 0; i < agent->spawn_count; i++) {
-		struct agent_fn *fn = agent->spawns[(agent->spawn_head + i) % 256].fn;
+		uint32_t at = (agent->spawn_head + i) % AGENT_SPAWNS_MAX;
+		struct agent_fn *fn = agent->spawns[at].fn;
 
+		if (agent->spawns[at].spare_fd >= 0) {
+			agent_pool_answered(agent, 0, agent->spawns[at].spare_fd);
+		}
 		if (fn && fn->state == AGENT_FN_LIVE && fn->pid == 0) {
 			agent_round_fn_died(fn);
 		}
@@ -137,18 +144,38 @@ static void on_function_exit(int pidfd, unsigned ready, void *arg)
 	agent_round_fn_died(fn);
 }
 
+static void watch_exit(struct agent_fn *fn)
+{
+	fn->pidfd = agent_pidfd(fn->pid);
+	agent_count(AGENT_M_SPAWNS, 1);
+	agent_count(AGENT_M_SPAWN_US, (int64_t)((trib_clock_ns() - fn->spawned_ns) / 1000));
+	if (fn->pidfd < 0 || trib_io_new(fn->job->agent->loop, fn->pidfd, TRIB_IO_READ,
+					 on_function_exit, fn, &fn->pid_io)) {
+		log_err("functions", "event=pidfd-failed pid=%d", fn->pid);
+	}
+	agent_cgroup_enter(fn);
+	log_debug("functions", "event=spawned job=%s fn=%u pid=%d", fn->job->id, fn->index,
+		  fn->pid);
+}
+
 static void spawned(struct agent *agent, const struct trib_fn_message *message)
 {
 	struct agent_fn *fn;
 	uint64_t life;
+	int spare_fd;
 
 	if (agent->spawn_count == 0) {
 		return;
 	}
 	fn = agent->spawns[agent->spawn_head].fn;
 	life = agent->spawns[agent->spawn_head].life;
-	agent->spawn_head = (agent->spawn_head + 1) % 256;
+	spare_fd = agent->spawns[agent->spawn_head].spare_fd;
+	agent->spawn_head = (agent->spawn_head + 1) % AGENT_SPAWNS_MAX;
 	agent->spawn_count--;
+	if (spare_fd >= 0) {
+		agent_pool_answered(agent, message->pid, spare_fd);
+		return;
+	}
 	if (message->pid <= 0) {
 		log_err("functions", "event=spawn-failed");
 		return;
@@ -158,15 +185,7 @@ static void spawned(struct agent *agent, const struct trib_fn_message *message)
 		return;
 	}
 	fn->pid = message->pid;
-	fn->pidfd = agent_pidfd(fn->pid);
-	agent_count(AGENT_M_SPAWNS, 1);
-	agent_count(AGENT_M_SPAWN_US, (int64_t)((trib_clock_ns() - fn->spawned_ns) / 1000));
-	if (fn->pidfd < 0 ||
-	    trib_io_new(agent->loop, fn->pidfd, TRIB_IO_READ, on_function_exit, fn, &fn->pid_io)) {
-		log_err("functions", "event=pidfd-failed pid=%d", fn->pid);
-	}
-	log_debug("functions", "event=spawned job=%s fn=%u pid=%d", fn->job->id, fn->index,
-		  fn->pid);
+	watch_exit(fn);
 }
 
 static void on_zygote(int fd, unsigned ready, void *arg)
@@ -335,6 +354,16 @@ static int give_segment(struct agent_fn *fn)
 	return rc;
 }
 
+void agent_spawn_asked(struct agent *agent, struct agent_fn *fn, int spare_fd)
+{
+	uint32_t at = (agent->spawn_head + agent->spawn_count) % AGENT_SPAWNS_MAX;
+
+	agent->spawns[at].fn = fn;
+	agent->spawns[at].life = fn ? fn->spawned_ns : 0;
+	agent->spawns[at].spare_fd = spare_fd;
+	agent->spawn_count++;
+}
+
 static int ask_zygote(struct agent_fn *fn, int data_fd, int control_fd)
 {
 	struct agent *agent = fn->job->agent;
@@ -343,10 +372,9 @@ static int ask_zygote(struct agent_fn *fn, int data_fd, int control_fd)
 					   .job_index = fn->job->index,
 					   .index = fn->index };
 	int fds[2] = { data_fd, control_fd };
-	uint32_t at = (agent->spawn_head + agent->spawn_count) % 256;
 	int rc;
 
-	if (agent->spawn_count == 256) {
+	if (agent->spawn_count == AGENT_SPAWNS_MAX) {
 		return -ENOBUFS;
 	}
 	rc = trib_fd_send(agent->zygote_fd, &message, sizeof(message), fds, 2);
@@ -354,10 +382,22 @@ static int ask_zygote(struct agent_fn *fn, int data_fd, int control_fd)
 		return rc;
 	}
 	fn->spawned_ns = trib_clock_ns();
-	agent->spawns[at].fn = fn;
-	agent->spawns[at].life = fn->spawned_ns;
-	agent->spawn_count++;
+	agent_spawn_asked(agent, fn, -1);
 	return 0;
+}
+
+/* One that is there already: it only has to be told where it belongs. */
+static int bind_spare(struct agent_fn *fn, int data_fd)
+{
+	struct trib_fn_message bind = { .kind = TRIB_FN_BIND, .index = fn->index };
+
+	fn->spawned_ns = trib_clock_ns();
+	if (!agent_pool_take(fn->job->agent, &fn->pid, &fn->control_fd)) {
+		return -ENOENT;
+	}
+	agent_count(AGENT_M_POOLED, 1);
+	watch_exit(fn);
+	return control(fn, &bind, &data_fd, 1);
 }
 
 static int spawn(struct agent_fn *fn)
@@ -371,6 +411,12 @@ static int spawn(struct agent_fn *fn)
 	if (rc) {
 		return rc;
 	}
+	rc = bind_spare(fn, data_fd);
+	if (rc != -ENOENT) {
+		(void)close(data_fd);
+		return rc;
+	}
+	rc = 0;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
 		rc = -errno;
 	}
@@ -432,7 +478,7 @@ void agent_fn_stop(struct agent_fn *fn)
 	struct agent *agent = fn->job->agent;
 
 	for (uint32_t i = 0; i < agent->spawn_count; i++) {
-		uint32_t at = (agent->spawn_head + i) % 256;
+		uint32_t at = (agent->spawn_head + i) % AGENT_SPAWNS_MAX;
 
 		if (agent->spawns[at].fn == fn) {
 			agent->spawns[at].fn = NULL; /* reaped as a stranger when it is told */
@@ -447,6 +493,7 @@ void agent_fn_stop(struct agent_fn *fn)
 		(void)close(fn->pidfd);
 		fn->pidfd = -1;
 	}
+	agent_cgroup_leave(fn);
 	fn->endpoint = trib_endpoint_free(fn->endpoint);
 	if (fn->control_fd >= 0) {
 		(void)close(fn->control_fd);

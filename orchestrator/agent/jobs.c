@@ -60,6 +60,7 @@ static struct agent_job *job_new(struct agent *agent, const char *id, uint32_t i
 	job->busy_ms = trib_clock_ms();
 	agent->jobs[index] = job;
 	agent->job_count++;
+	agent_pool_tick(agent, trib_clock_ms()); /* one is ready before its first update is */
 	return job;
 }
 

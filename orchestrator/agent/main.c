@@ -66,6 +66,10 @@ static int parse(struct agent_options *o, int argc, char **argv)
 		  "functions per job when the plan is automatic" },
 		{ "idle-ms", TRIB_OPTION_NUMBER, &o->idle_ms, 100, 86400000, "N",
 		  "idle time before functions exit" },
+		{ "spares", TRIB_OPTION_NUMBER, &o->spares, 0, AGENT_SPARES_MAX, "N",
+		  "functions kept ready for any job, at most" },
+		{ "cgroup", TRIB_OPTION_TEXT, &o->cgroup, 0, 0, "PATH",
+		  "delegated cgroup v2 directory: a group per function; empty = none" },
 		{ "test-fold-delay-us", TRIB_OPTION_NUMBER, &o->fold_delay_us, 0, 10000000, "N",
 		  "tests only: pause after each chunk" },
 		{ 0 },
@@ -90,6 +94,8 @@ static int parse(struct agent_options *o, int argc, char **argv)
 			(uint64_t)(sysconf(_SC_NPROCESSORS_ONLN) > 0 ? sysconf(_SC_NPROCESSORS_ONLN)
 								     : 1),
 		.idle_ms = 10000,
+		.spares = 4,
+		.cgroup = "",
 	};
 	if (o->leaves_max > 16) {
 		o->leaves_max = 16;
@@ -115,6 +121,7 @@ static void on_tick(void *arg)
 
 	agent_links_tick(agent);
 	agent_jobs_tick(agent);
+	agent_pool_tick(agent, trib_clock_ms());
 	trib_timer_after(agent->tick,
 			 agent->mourned_pid || anything_busy(agent) ? TICK_BUSY_MS : TICK_IDLE_MS);
 }
@@ -198,6 +205,8 @@ static int start(struct agent *agent)
 	}
 	agent->cores =
 		sysconf(_SC_NPROCESSORS_ONLN) > 0 ? (uint32_t)sysconf(_SC_NPROCESSORS_ONLN) : 1;
+	agent_pool_start(agent);
+	agent_cgroup_start(agent);
 	rc = agent_zygote_start(agent); /* first: it should be small */
 	if (!rc) {
 		rc = transport_start(agent);
@@ -239,6 +248,7 @@ static void stop(struct agent *agent)
 			agent_fn_stop(&agent->jobs[i]->fns[f]);
 		}
 	}
+	agent_pool_stop(agent);
 	agent_zygote_stop(agent);
 	agent_admin_stop(agent);
 	agent->writer = agent_writer_free(agent->writer);

@@ -88,6 +88,44 @@ def test_warm_functions_are_reused_and_converted(node):
     job.delete()
 
 
+def test_a_start_takes_a_spare_process_when_there_is_one(node):
+    name = "tributary_agg_pooled_starts_total"
+    before = node.metric("agent", name)
+    for attempt in range(5):  # the zygote may be slower than the first update
+        job = job_with(node, {}, seed=770 + attempt)
+        job.report_all()
+        job.check(job.published(1))
+        job.delete()
+        if node.metric("agent", name) > before:
+            return
+    assert node.metric("agent", name) > before
+
+
+def test_functions_run_in_control_groups_of_their_own():
+    roots = [p for p in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup") if os.path.exists(p + "/cgroup.controllers")]
+    group = os.path.join(roots[0], f"trib-{os.getpid()}") if roots else None
+    try:
+        os.mkdir(group)
+    except (OSError, TypeError):
+        pytest.skip("no writable cgroup v2 directory")
+    try:
+        with Node(env={"TRIBUTARY_CGROUP": group}) as n:
+            job = job_with(n, {"leaves": 2}, seed=724)
+            job.report(0)
+            pids = until("functions live", lambda: [f["pid"] for f in state_of(n, job)["functions"] if f["pid"]])
+            with open(f"/proc/{pids[0]}/cgroup") as f:
+                assert f"{os.path.basename(group)}/fn-" in f.read()
+            for client in range(1, CLIENTS):
+                job.report(client)
+            job.check(job.published(1))
+            job.delete()
+            until("groups gone", lambda: not [d for d in os.listdir(group) if d.startswith("fn-")])
+    finally:
+        until("group empty", lambda: not [os.rmdir(os.path.join(group, d)) for d in os.listdir(group)
+                                          if d.startswith("fn-")])
+        os.rmdir(group)
+
+
 def kill_in_round(node, job, wanted, kills=3):
     """Kills what wanted(state) names, up to `kills` times, until the round is published: how often."""
     done = 0

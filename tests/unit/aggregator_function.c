@@ -446,6 +446,31 @@ static void end_of_file_ends_it(void **state)
 	trib_partial_fini(&own);
 }
 
+static void a_spare_serves_once_it_is_bound(void **state)
+{
+	struct trib_partial own = partial_new(1);
+	struct harness_function f = harness_spare(&zygote);
+	struct harness_function idle = harness_spare(&zygote);
+	struct trib_fn_message bind = { .kind = TRIB_FN_BIND };
+	int status;
+
+	(void)state;
+	harness_bind(&f);
+	tell_job(&f, 1, 0);
+	tell_own(&f, &own);
+	reset(&f);
+	harness_tell(&f, &bind, base_fd, -1); /* it has a place already: refused */
+	feed(&f, 0, UPDATES);
+	assert_int_equal(trib_partial_totals(&own).updates, UPDATES);
+	assert_true(trib_partial_stats(&own).updates == UPDATES);
+	assert_true(trib_partial_stats(&own).cpu_ns > 0);
+	stop(&f);
+	trib_partial_fini(&own);
+	(void)close(idle.control); /* nobody needs it */
+	assert_int_equal(waitpid(idle.pid, &status, 0), idle.pid);
+	assert_int_equal(status, 0);
+}
+
 static bool gone(pid_t pid)
 {
 	char path[64];
@@ -538,6 +563,7 @@ int main(void)
 		cmocka_unit_test(killed_while_folding_the_bits_are_the_same),
 		cmocka_unit_test(an_op_waits_for_what_it_needs),
 		cmocka_unit_test(end_of_file_ends_it),
+		cmocka_unit_test(a_spare_serves_once_it_is_bound),
 		cmocka_unit_test(they_die_with_the_agent),
 		cmocka_unit_test(the_zygote_survives_nonsense),
 	};

@@ -145,6 +145,25 @@ TRIB_UNUSED static struct harness_function harness_spawn(const struct harness_zy
 	return f;
 }
 
+/* A spare: forked and sandboxed, without a data socket. */
+TRIB_UNUSED static struct harness_function harness_spare(const struct harness_zygote *zygote)
+{
+	struct harness_function f = { .pid = -1, .data = -1 };
+	struct trib_fn_message m = { .magic = TRIB_FN_MAGIC, .kind = TRIB_FN_SPAWN };
+	int control[2];
+	int fds[1];
+	uint32_t count;
+
+	REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) == 0);
+	REQUIRE(trib_fd_send(zygote->fd, &m, sizeof(m), &control[1], 1) == 0);
+	REQUIRE(trib_fd_receive(zygote->fd, &m, sizeof(m), fds, 1, &count) == (int)sizeof(m));
+	REQUIRE(m.kind == TRIB_FN_SPAWNED && m.pid > 0);
+	(void)close(control[1]);
+	f.pid = m.pid;
+	f.control = control[0];
+	return f;
+}
+
 TRIB_UNUSED static void harness_tell(const struct harness_function *f, struct trib_fn_message *m,
 				     int fd, int fd2)
 {
@@ -159,6 +178,17 @@ TRIB_UNUSED static void harness_send(const struct harness_function *f, struct tr
 	d.job = HARNESS_JOB;
 	trib_descriptor_seal(&d);
 	REQUIRE(trib_descriptor_send(f->data, &d) == 0);
+}
+
+TRIB_UNUSED static void harness_bind(struct harness_function *f)
+{
+	struct trib_fn_message m = { .kind = TRIB_FN_BIND };
+	int data[2];
+
+	harness_tcp_pair(data);
+	harness_tell(f, &m, data[1], -1);
+	(void)close(data[1]);
+	f->data = data[0];
 }
 
 /* False when nothing came in time or the function is gone. */
