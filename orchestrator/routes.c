@@ -8,6 +8,7 @@
 #include "orchestrator/api_patch.h"
 #include "orchestrator/api_rounds.h"
 #include "orchestrator/api_tokens.h"
+#include "orchestrator/api_tree.h"
 #include "orchestrator/sse.h"
 
 #define READ  ORC_ROUTE_REDIS
@@ -62,6 +63,8 @@ const struct orc_route orc_routes[] = {
 	{ GET, LIST, "/v1/jobs/{job}/rounds/{round}/updates", orc_rounds_updates, NULL,
 	  "listUpdates", "Updates of a round, in no order; pages vary in size", 200, "UpdateList",
 	  JOBS_READ },
+	{ GET, READ, "/v1/jobs/{job}/tree", orc_tree_get, NULL, "getTree",
+	  "The job's functions on every node, and why they are so", 200, "Tree", JOBS_READ },
 	{ GET, LIST, "/v1/jobs/{job}/models", orc_models_list, NULL, "listModels",
 	  "Published versions, newest first", 200, "ModelList", JOBS_READ },
 	{ GET, READ, "/v1/jobs/{job}/events", orc_sse_job, NULL, "jobEvents",

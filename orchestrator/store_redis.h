@@ -321,6 +321,9 @@ TRIB_MUST_CHECK int orc_store_jobs_at(struct orc_store *store, size_t offset, si
 /* nodes: array of objects {name, state, ...}; NULL unless word is OK; borrowed. */
 typedef void orc_nodes_cb(enum orc_word word, json_t *nodes, void *arg);
 TRIB_MUST_CHECK int orc_store_nodes(struct orc_store *store, orc_nodes_cb *cb, void *arg);
+/* The same of the nodes that told of their functions of a job (store_tree.c). */
+TRIB_MUST_CHECK int orc_store_tree(struct orc_store *store, const char *job, orc_nodes_cb *cb,
+				   void *arg);
 
 /* ---- events ---- */
 struct orc_event_id {

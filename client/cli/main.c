@@ -10,6 +10,7 @@
 #include "client/cli/keep.h"
 #include "client/cli/life.h"
 #include "client/cli/model.h"
+#include "client/cli/tree.h"
 #include "client/cli/up.h"
 #include "client/cli/watch.h"
 #include "common/log.h"
@@ -32,6 +33,8 @@ static const struct cli_command commands[] = {
 	  "when the job finished or was stopped, 1 when it failed.",
 	  cli_watch },
 	{ "rounds", "JOB", "Shows the rounds of a job", NULL, cli_rounds },
+	{ "tree", "JOB", "Draws the job's functions on every node, and why they are so", NULL,
+	  cli_tree },
 	{ "model", "JOB", "Fetches a published model as a safetensors file", NULL, cli_model },
 	{ "patch", "JOB PATH=VALUE...", "Changes a job's policies while it runs",
 	  "PATH is below the spec (mode, sync.goal, async.buffer_k, stop.rounds, ..) or "

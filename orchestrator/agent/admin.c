@@ -153,27 +153,7 @@ static void refresh(const struct agent *agent)
 			trib_transport_mode(agent->transport) == TRIB_TRANSPORT_SKMSG);
 }
 
-static json_t *function_state(const struct agent *agent, const struct agent_job *job, uint32_t i)
-{
-	static const char *const names[] = { "none", "live", "waiting" };
-	const struct agent_fn *fn = &job->fns[i];
-	struct trib_route_stats r = { 0, 0, 0 };
-	struct trib_partial_totals t = { 0, 0 };
-
-	if (trib_transport_route_stats(agent->transport, TRIB_ROUTE(job->index, i), &r)) {
-		r.messages = 0;
-	}
-	if (fn->has_partial) {
-		t = trib_partial_totals(&fn->partial);
-	}
-	return json_pack("{s:i,s:s,s:s,s:i,s:i,s:I,s:I,s:I,s:I,s:i}", "index", (int)i, "role",
-			 agent_role_name(fn), "state", names[fn->state], "pid", fn->pid,
-			 "outstanding", (int)fn->outstanding, "updates", (json_int_t)t.updates,
-			 "messages", (json_int_t)r.messages, "bytes", (json_int_t)r.bytes,
-			 "queue_us", (json_int_t)r.queue_us, "crashes", (int)fn->crashes);
-}
-
-static json_t *job_state(const struct agent *agent, const struct agent_job *job)
+static json_t *job_state(const struct agent_job *job)
 {
 	static const char *const phases[] = { "idle",       "collecting", "flushing",
 					      "finalising", "writing",    "reporting" };
@@ -185,16 +165,17 @@ static json_t *job_state(const struct agent *agent, const struct agent_job *job)
 		slots_of(job, counts);
 	}
 	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
-		(void)json_array_append_new(functions, function_state(agent, job, i));
+		(void)json_array_append_new(functions, agent_tree_function(job, i));
 	}
-	return json_pack("{s:s,s:i,s:b,s:i,s:s,s:b,s:I,s:I,s:i,s:I,s:{s:I,s:I,s:I,s:I},s:o}", "job",
-			 job->id, "index", (int)job->index, "ready", job->ready, "round",
+	return json_pack("{s:s,s:i,s:b,s:i,s:s,s:b,s:I,s:I,s:i,s:I,s:{s:I,s:I,s:I,s:I},s:o,s:o}",
+			 "job", job->id, "index", (int)job->index, "ready", job->ready, "round",
 			 (int)job->round, "phase", phases[job->phase], "closing", job->closing,
 			 "folded", (json_int_t)folded.updates, "expected",
 			 (json_int_t)job->expected, "pending", (int)job->pending_count, "bytes",
 			 (json_int_t)job->reserved_bytes, "slots", "free", (json_int_t)counts[0],
 			 "filling", (json_int_t)counts[1], "ready", (json_int_t)counts[2],
-			 "claimed", (json_int_t)counts[3], "functions", functions);
+			 "claimed", (json_int_t)counts[3], "functions", functions, "tree",
+			 agent_tree_json(job));
 }
 
 static void reply_state(struct agent *agent, struct trib_exchange *x)
@@ -207,7 +188,7 @@ static void reply_state(struct agent *agent, struct trib_exchange *x)
 	trib_transport_stats(agent->transport, &s);
 	for (uint32_t i = 0; i < AGENT_JOBS_MAX; i++) {
 		if (agent->jobs[i]) {
-			(void)json_array_append_new(jobs, job_state(agent, agent->jobs[i]));
+			(void)json_array_append_new(jobs, job_state(agent->jobs[i]));
 		}
 	}
 	all = json_pack(

@@ -12,6 +12,7 @@
 
 #include "bpf/transport.h"
 #include "common/httpd.h"
+#include "common/json.h"
 #include "common/loop.h"
 #include "common/redis.h"
 #include "orchestrator/agent/plan.h"
@@ -117,6 +118,8 @@ struct agent_job {
 	double fold_us;
 	double merge_us;
 	double hop_us;
+	uint64_t told; /* what of it was told to Redis, and when */
+	uint64_t told_ms;
 	struct trib_partial_stats seen; /* of all its partials, when last planned */
 	/* transport */
 	struct trib_endpoint *hub;
@@ -330,6 +333,12 @@ uint32_t agent_tree_parent(const struct agent_job *job, uint32_t index); /* >= A
 bool agent_tree_waits(const struct agent_job *job, uint32_t index);
 bool agent_tree_holds(const struct agent_job *job, uint32_t index);
 const char *agent_role_name(const struct agent_fn *fn);
+
+/* tree_tell.c */
+json_t *agent_tree_function(const struct agent_job *job,
+			    uint32_t index); /* owned; NULL: no memory */
+json_t *agent_tree_json(const struct agent_job *job);
+void agent_tree_tell(struct agent_job *job, uint64_t now_ms); /* UINT64_MAX: whatever was told */
 
 /* rounds.c */
 void agent_round_synced(struct agent_job *job, const struct trib_value *sync);

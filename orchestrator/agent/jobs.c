@@ -437,6 +437,9 @@ void agent_job_drop(struct agent_job *job, const char *why)
 	struct agent *agent = job->agent;
 
 	log_info("jobs", "event=dropped job=%s why=\"%s\"", job->id, why);
+	if (job->ready) {
+		agent_tree_tell(job, UINT64_MAX); /* the last picture */
+	}
 	job->retiring = true;
 	agent_spares_forget(agent_writer_spares(agent->writer), job->id);
 	for (uint32_t i = AGENT_TOP; i < AGENT_FUNCTIONS_MAX; i++) {
@@ -609,6 +612,7 @@ void agent_jobs_tick(struct agent *agent)
 				agent_tree_look(job);
 			}
 			scale_to_zero(job, now);
+			agent_tree_tell(job, now);
 		}
 	}
 }

@@ -24,6 +24,7 @@
 --   :ev     stream  events (SSE), MAXLEN ~ 10000
 --   :tok    hash    SHA-256 of a client's token (hex) -> client|scope|expires_ms|created_ms
 --   :tokid  hash    first 12 digits of such a hash -> the hash (or hashes)
+--   :tree   hash    node -> JSON: its functions of the job (expires)
 --   :idem:<key>     idempotency
 -- trib:jobs zset, trib:nodes set, trib:node:<n> hash, trib:lease:orch, trib:fence, trib:key:ticket
 -- place = '<node>:<boot>:<slot>:<gen>'. token = '<epoch>|<leader>'. Time is Redis TIME (ms).

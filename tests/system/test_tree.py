@@ -3,12 +3,13 @@
 at every level, warm functions serve the next round in whatever role, lazy and just-in-time wait as they should."""
 import os
 import signal
+import subprocess
 import threading
 import time
 
 import pytest
 
-from cluster import Job, Node, until
+from cluster import Job, Node, call, request, until
 
 CLIENTS = 24
 
@@ -99,6 +100,36 @@ def test_a_start_takes_a_spare_process_when_there_is_one(node):
         if node.metric("agent", name) > before:
             return
     assert node.metric("agent", name) > before
+
+
+def test_the_tree_is_told_and_drawn(node):
+    job = job_with(node, {"levels": 3, "leaves": 3}, seed=725)  # over after its round: the last picture stays
+    job.report_all(threads=6)
+    job.check(job.published(1))
+    path = f"/v1/jobs/{job.id}/tree"
+
+    def told():
+        nodes = call(node.api, "GET", path)["nodes"]
+        return nodes and {f["role"] for f in nodes[0]["functions"]} == {"leaf", "middle", "top"} and nodes[0]
+    tree = until("the tree is told", told)
+    functions = {f["index"]: f for f in tree["functions"]}
+    assert tree["node"] == "n1" and tree["levels"] == 3 and "3 leaves, as asked" in tree["why"]
+    assert sum(f["folded"] for f in functions.values()) == CLIENTS
+    assert sum(f["merged"] for f in functions.values()) == 3
+    for f in functions.values():
+        assert f["messages"] > 0 and f["cpu_us"] > 0 and f["bytes"] == 64 * f["messages"], f
+        above = functions.get(f["parent"])
+        assert {"top": f["parent"] == 0, "middle": above and above["role"] == "top",
+                "leaf": above and above["role"] in ("middle", "top")}[f["role"]], functions
+    done = subprocess.run([os.path.join(node.bin, "tributary"), "tree", job.id, "--api", node.api],
+                          capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("node n1: round 1") and lines[1].startswith("  why: 3 leaves")
+    assert lines[2].startswith("top 1") and lines[3].lstrip().startswith("`- middle"), done.stdout
+    assert sum("- leaf" in line for line in lines) == 2
+    job.delete()
+    assert request(node.api, "GET", path)[0] == 404
 
 
 def test_functions_run_in_control_groups_of_their_own():
