@@ -196,6 +196,7 @@ int up_config_read(struct up_config *config, const struct cli_command *command, 
 		     "our Redis serves other nodes, too"),
 		TEXT("join", join, "ADDR", "be a further node of the cluster whose Redis is there"),
 		TEXT("lease-ms", lease_ms, "N", "silent for so long, the node counts as lost"),
+		TEXT("node-grace-ms", node_grace_ms, "N", "then, time for it to come back"),
 		TEXT("peer-ca", peer_ca, "FILE", "CA of the other nodes' gateways"),
 		TRIB_TLS_OPTIONS(&config->tls),
 		TEXT("node", node, "NAME", "this node's name"),
@@ -340,6 +341,7 @@ static void orchestrator_words(const struct up_config *config, const struct up_p
 	up_child_word(child, "--listen");
 	up_child_word(child, "fd:%d", api_fd);
 	up_child_option(child, "id", config->node);
+	up_child_option(child, "node-grace-ms", config->node_grace_ms);
 	up_child_option(child, "data-url", config->data_url_text);
 	tls_words(&config->tls, child);
 	child->fds[child->fd_count++] = api_fd;

@@ -50,6 +50,7 @@ struct up_config {
 	const char *join; /* address of the cluster's Redis: no Redis, no orchestrator here */
 	const char *redis_listen;
 	const char *lease_ms;
+	const char *node_grace_ms;
 	const char *peer_ca;
 	/* found out */
 	char bin_dir[UP_DIR_MAX];

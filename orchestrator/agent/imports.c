@@ -214,8 +214,9 @@ static void decided(struct agent_job *job, struct agent_sum *s, const struct tri
 		trib_partial_renumber(&s->partial, s->index);
 		agent_count(AGENT_M_SUMS_TAKEN, 1);
 		agent_count(AGENT_M_SUM_BYTES_TAKEN,
-			    (int64_t)(s->partial.size - TRIB_PARTIAL_HEADER_SIZE -
-				      TRIB_PARTIAL_UNDO_SIZE));
+			    (int64_t)(job->elements * (job->accumulate == TRIB_ACCUMULATE_F32
+							       ? sizeof(float)
+							       : sizeof(int64_t))));
 		log_info("imports", "event=taken job=%s round=%u from=%s updates=%llu", job->id,
 			 s->round, s->node, (unsigned long long)s->totals.updates);
 		tell(job, s, 0);

@@ -382,8 +382,8 @@ static void on_sent(struct agent_transfer *t)
 		uint32_t shift;
 
 		if (!s || s->import || s->round != t->round || s->part != t->part ||
-		    strcmp(s->boot, t->peer.boot) != 0) {
-			continue;
+		    strcmp(s->boot, t->peer.boot) != 0 || strcmp(s->target, t->to) != 0) {
+			continue; /* gone, or on its way to another top by now */
 		}
 		shift = s->tries < 5 ? s->tries : 5;
 		s->sending = false;
@@ -404,6 +404,10 @@ static void send_sum(struct agent_job *job, struct agent_sum *s)
 	uint64_t unit = job->accumulate == TRIB_ACCUMULATE_F32 ? sizeof(float) : sizeof(int64_t);
 	struct agent_transfer *t;
 
+	if (s->sending && strcmp(s->target, p->top) != 0) {
+		s->sending = false; /* that one was lost, perhaps without a word */
+		s->next_ms = 0;
+	}
 	if (s->sending || trib_clock_ms() < s->next_ms || !p->top_url[0] ||
 	    !job->agent->key_known) {
 		return;
@@ -441,6 +445,7 @@ static void send_sum(struct agent_job *job, struct agent_sum *s)
 		return;
 	}
 	s->sending = true;
+	memcpy(s->target, p->top, sizeof(s->target));
 }
 
 /* Function 1's sum leaves it. Leaves that are in it stay as they are: agent_peers_carved. */

@@ -39,13 +39,14 @@ struct agent_sum {
 	uint32_t index; /* as a child of function 1; 0: none yet */
 	struct trib_partial partial;
 	struct trib_partial_totals totals;
-	char node[TRIB_PEER_NODE_SIZE]; /* the sender */
-	char boot[TRIB_ID_TEXT_SIZE];   /* of its memory */
-	uint64_t transfer;              /* import: the gateway's number, 0: nobody waits */
-	uint32_t link;                  /* import: on which connection */
-	uint64_t given;                 /* life of function 1 that knows it */
-	uint64_t sent;                  /* life of function 1 that was told to merge it */
-	uint64_t next_ms;               /* export: not to be sent before */
+	char node[TRIB_PEER_NODE_SIZE];   /* the sender */
+	char boot[TRIB_ID_TEXT_SIZE];     /* of its memory */
+	uint64_t transfer;                /* import: the gateway's number, 0: nobody waits */
+	uint32_t link;                    /* import: on which connection */
+	uint64_t given;                   /* life of function 1 that knows it */
+	uint64_t sent;                    /* life of function 1 that was told to merge it */
+	char target[TRIB_PEER_NODE_SIZE]; /* export: where the transfer under way goes */
+	uint64_t next_ms;                 /* export: not to be sent before */
 	uint32_t tries;
 };
 

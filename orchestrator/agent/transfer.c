@@ -230,7 +230,12 @@ static int fetch_from(struct agent_transfer *t, const char *base, const struct f
 	char url[512];
 	struct room room = { .left = t->bytes + 8 + TRIB_TENSOR_HEADER_MAX };
 	struct trib_client_request request = {
-		.method = "GET", .url = url, .headers = { header }, .on_data = on_data, .arg = &room
+		.method = "GET",
+		.url = url,
+		.headers = { header },
+		.on_data = on_data,
+		.arg = &room,
+		.timeout_ms = (long)(PATIENCE_MS + t->bytes / SLOWEST),
 	};
 	struct trib_client_answer answer;
 	int rc = seal(t, header);

@@ -59,7 +59,8 @@ local function publish(k, a)
   local t = now()
   redis.call('HSET', prefix(k[1]) .. 'models', v + 1, a[4] .. '|' .. a[5] .. '|' .. a[2] .. '|' .. t)
   redis.call('HSET', k[1], 'version', v + 1)
-  redis.call('HSET', base, 'state', 'published', 'published', t, 'version', v + 1, 'digest', a[4])
+  redis.call('HSET', base, 'state', 'published', 'published', t, 'version', v + 1, 'digest', a[4], 'copies',
+    math.max(1, copies(v + 1, k, '')))
   redis.call('DEL', base .. ':sel')
   round_over(k)
   event(k[1], 't', 'model.published', 'v', v + 1, 'n', a[2], 'digest', a[4])
@@ -145,21 +146,22 @@ local function nodes_silent(k, a)
   return out
 end
 
--- A silent node's memory is declared lost in a page of the jobs. KEYS trib:jobs ; ARGV node offset count
--- -> jobs looked at, updates lost | LIVES
+-- A silent node's memory is declared lost in a page of the jobs. KEYS trib:jobs ; ARGV node offset count found(on the
+-- pages before) -> jobs looked at, updates lost, jobs found | LIVES. A walk that finds none ends it for good.
 local function node_silent(k, a)
   if redis.call('EXISTS', 'trib:node:' .. a[1]) == 1 then return {'LIVES'} end
-  local ids, lost = redis.call('ZRANGE', k[1], a[2], tonumber(a[2]) + tonumber(a[3]) - 1), 0
+  local ids, lost, found = redis.call('ZRANGE', k[1], a[2], tonumber(a[2]) + tonumber(a[3]) - 1), 0, 0
   for i = 1, #ids do
     local job = 'trib:{' .. ids[i] .. '}:job'
     local boot = redis.call('HGET', job, 'b:' .. a[1])
     if boot and boot ~= '' then
+      found = found + 1
       local answer = node_lost({job}, {redis.call('HGET', job, 'round'), a[1], ''})
       if answer[1] == 'OK' then lost = lost + answer[2] end
     end
   end
-  if #ids < tonumber(a[3]) then redis.call('SADD', 'trib:nodes:lost', a[1]) end
-  return {#ids, lost}
+  if #ids < tonumber(a[3]) and found + tonumber(a[4]) == 0 then redis.call('SADD', 'trib:nodes:lost', a[1]) end
+  return {#ids, lost, found}
 end
 
 redis.register_function('trib_nodes_silent', nodes_silent)

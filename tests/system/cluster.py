@@ -260,7 +260,8 @@ class Cluster:
     for a Node where a Job asks for one; `nodes` are the rest's hands. args are of every node."""
 
     def __init__(self, count, *args, lease_ms=3000, env=None):
-        self.args, self.env, self.nodes, self.serial = ["--lease-ms", str(lease_ms), *args], env, [], 0
+        self.args = ["--lease-ms", str(lease_ms), "--node-grace-ms", str(lease_ms // 3), *args]
+        self.env, self.nodes, self.serial = env, [], 0
         try:
             for _ in range(count):
                 self.add()
