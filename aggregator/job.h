@@ -10,7 +10,7 @@
 #include "shm/partial.h"
 #include "shm/segment.h"
 
-#define AGG_CHILDREN_MAX 64u
+#define AGG_CHILDREN_MAX 192u
 
 struct agg_job {
 	bool known; /* a JOB has come; the fields up to lr are valid */

@@ -13,6 +13,7 @@
 #include "common/redis.h"
 #include "common/ticket.h"
 #include "gateway/job.h"
+#include "gateway/transfers.h"
 #include "shm/channel.h"
 
 #define GW_WORKERS_MAX (TRIB_CHANNELS_MAX - 1)
@@ -50,6 +51,7 @@ struct gw {
 	uint32_t conns_open; /* atomic: all workers' */
 	struct gw_options options;
 	struct gw_jobs jobs;
+	struct gw_transfers transfers;
 	struct trib_access *access;
 	struct trib_loop *loop; /* main's */
 	struct trib_tls *tls;   /* NULL: plain */

@@ -45,6 +45,7 @@ static void link_down(struct gw_link *link, const char *why)
 		(void)close(link->fd);
 		link->fd = -1;
 	}
+	gw_transfers_down(link->gw);
 	gw_gauge(GW_M_LINK_UP, 0);
 	trib_timer_after(link->timer, BACKOFF_MS);
 }
@@ -69,8 +70,35 @@ static int send_message(struct gw_link *link, enum trib_link_kind kind, const ch
 	return trib_fd_send(link->fd, &message, sizeof(message), NULL, 0);
 }
 
+/* What passes between nodes. False: later. */
+static bool send_transfers(struct gw_link *link)
+{
+	struct trib_link_message message;
+
+	for (int i = 0; link->rings && i < MESSAGES_PER_TURN; i++) {
+		int rc;
+
+		if (!gw_transfers_next(link->gw, &message)) {
+			return true;
+		}
+		rc = trib_fd_send(link->fd, &message, sizeof(message), NULL, 0);
+		if (rc == -EAGAIN) {
+			return false;
+		}
+		if (rc) {
+			link_down(link, "send");
+			return true;
+		}
+		gw_transfers_sent(link->gw, &message);
+	}
+	return false;
+}
+
 static void send_wanted(struct gw_link *link)
 {
+	if (!send_transfers(link)) {
+		trib_timer_after(link->resend, RESEND_MS);
+	}
 	for (int i = 0; link->rings && i < MESSAGES_PER_TURN; i++) {
 		struct gw_job *job = gw_jobs_next_wanted(&link->gw->jobs);
 		int rc;
@@ -225,6 +253,33 @@ static int on_segment(struct gw_link *link, const struct trib_link_message *mess
 	return 0;
 }
 
+/* TARGET or MOVED. */
+static int on_transfer(struct gw_link *link, const struct trib_link_message *message, int *fds,
+		       uint32_t *count)
+{
+	bool target = message->kind == TRIB_LINK_TARGET;
+	struct trib_link_message cancel = { .magic = TRIB_LINK_MAGIC,
+					    .kind = TRIB_LINK_IMPORTED,
+					    .result = -ECANCELED,
+					    .sum.transfer = message->sum.transfer };
+	int fd = -1;
+
+	if (!link->rings || *count != (target && message->result == 0 ? 1 : 0)) {
+		return -EBADMSG;
+	}
+	if (*count) {
+		fd = fds[0];
+		*count = 0; /* taken */
+	}
+	if (!gw_transfers_answer(link->gw, message, fd) && fd >= 0) {
+		memcpy(cancel.job, message->job, sizeof(cancel.job));
+		if (trib_fd_send(link->fd, &cancel, sizeof(cancel), NULL, 0)) {
+			log_debug("link", "cancel not sent"); /* the next attempt replaces it */
+		}
+	}
+	return 0;
+}
+
 static int on_message(struct gw_link *link, struct trib_link_message *message, int *fds,
 		      uint32_t *count)
 {
@@ -243,6 +298,9 @@ static int on_message(struct gw_link *link, struct trib_link_message *message, i
 		gw_jobs_drop(&link->gw->jobs, message->job);
 		gw_workers_note(link->gw, GW_NOTE_GONE, message->job);
 		return 0;
+	case TRIB_LINK_TARGET:
+	case TRIB_LINK_MOVED:
+		return on_transfer(link, message, fds, count);
 	default:
 		return -EBADMSG;
 	}

@@ -415,6 +415,7 @@ int main(int argc, char **argv)
 	(void)signal(SIGPIPE, SIG_IGN);
 	raise_limits(p.gw.options.conns_max);
 	gw_jobs_init(&p.gw.jobs);
+	(void)pthread_mutex_init(&p.gw.transfers.lock, NULL);
 	(void)pthread_mutex_init(&p.gw.lock, NULL);
 	rc = run(&p);
 	if (rc) {

@@ -48,6 +48,15 @@
 	X(MODEL_BYTES, "model_bytes_sent_total", NULL, TRIB_COUNTER, "Model bytes handed to send") \
 	X(MODEL_304, "model_304_total", NULL, TRIB_COUNTER, "Model requests answered 304")         \
 	X(MODELS_PUT, "models_put_total", NULL, TRIB_COUNTER, "Initial models stored")             \
+	X(PARTIALS, "partials_total", NULL, TRIB_COUNTER, "Sums of other nodes taken over")        \
+	X(PARTIALS_INFLIGHT, "partials_inflight", NULL, TRIB_GAUGE, "Such sums being received")    \
+	X(PARTIALS_REFUSED, "partials_refused_total", NULL, TRIB_COUNTER, "Such sums refused")     \
+	X(PARTIAL_BYTES, "partial_bytes_total", NULL, TRIB_COUNTER,                                \
+	  "Bytes of such sums received straight into the agent's memory")                          \
+	X(MODELS_SENT, "models_sent_total", NULL, TRIB_COUNTER,                                    \
+	  "Version files sent to other nodes")                                                     \
+	X(MODELS_WANTED, "models_wanted_total", NULL, TRIB_COUNTER,                                \
+	  "Version files asked for that were not on this node")                                    \
 	X(JOB_LOADS, "job_loads_total", NULL, TRIB_COUNTER, "Job records read from Redis")         \
 	X(HEADER_HITS, "header_cache_hits_total", NULL, TRIB_COUNTER, "Update headers known")      \
 	X(HEADER_MISSES, "header_cache_misses_total", NULL, TRIB_COUNTER, "Update headers parsed") \

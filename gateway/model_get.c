@@ -5,12 +5,16 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "gateway/conditions.h"
 #include "gateway/load.h"
 #include "gateway/metrics.h"
 #include "gateway/model_file.h"
 
-#define TYPE "application/vnd.safetensors"
+#define TYPE        "application/vnd.safetensors"
+#define WAIT_MS     10000
+#define LOOK_MS     50
+#define WAITING_MAX 256 /* per worker */
 
 struct gw_get { /* one request */
 	struct gw_worker *worker;
@@ -18,6 +22,9 @@ struct gw_get { /* one request */
 	struct gw_job *job;
 	bool latest;
 	uint32_t version;
+	struct gw_version wanted; /* what is waited for */
+	struct trib_timer *timer; /* its file is on its way here */
+	uint64_t until_ms;
 };
 
 /* ---- answer ---- */
@@ -28,6 +35,10 @@ static struct trib_exchange *leave(struct gw_get *get)
 
 	if (x) {
 		trib_exchange_attach(x, NULL, NULL);
+	}
+	if (get->timer) {
+		get->worker->get_count--;
+		get->timer = trib_timer_free(get->timer);
 	}
 	(void)gw_job_put(get->job);
 	trib_free(get);
@@ -118,6 +129,41 @@ out:
 	(void)gw_model_put(model);
 }
 
+static void serve(struct gw_get *get, const struct gw_version *version);
+
+static void on_look_again(void *arg)
+{
+	struct gw_get *get = arg;
+	struct gw_version version = get->wanted;
+
+	serve(get, &version);
+}
+
+/* The file is on another node, or on its way: the agent fetches it. */
+static void wait_for_file(struct gw_get *get, const struct gw_version *version)
+{
+	struct gw_worker *worker = get->worker;
+	uint64_t now = trib_clock_ms();
+
+	if (!get->timer) {
+		gw_count(GW_M_MODELS_WANTED, 1);
+		if (worker->get_count >= WAITING_MAX ||
+		    trib_timer_new(worker->loop, on_look_again, get, &get->timer)) {
+			refuse(get, TRIB_PROBLEM_UNAVAILABLE, "the model's file is not here yet");
+			return;
+		}
+		worker->get_count++;
+		get->wanted = *version;
+		get->until_ms = now + WAIT_MS;
+	}
+	if (now >= get->until_ms || gw_stopping(worker->gw)) {
+		refuse(get, TRIB_PROBLEM_UNAVAILABLE, "the model's file is not on this node yet");
+		return;
+	}
+	gw_fetch_want(worker->gw, get->job->id, version->version);
+	trib_timer_after(get->timer, LOOK_MS);
+}
+
 static void serve(struct gw_get *get, const struct gw_version *version)
 {
 	struct gw_model *model = gw_job_model(get->job, version->version);
@@ -129,7 +175,7 @@ static void serve(struct gw_get *get, const struct gw_version *version)
 		rc = gw_model_open(get->worker->gw->options.models, get->job->id, version, &model);
 	}
 	if (rc == -ENOENT) {
-		refuse(get, TRIB_PROBLEM_UNAVAILABLE, "the model's file is not on this node yet");
+		wait_for_file(get, version);
 		return;
 	}
 	if (rc) {
@@ -220,7 +266,10 @@ static void on_gone(void *data)
 {
 	struct gw_get *get = data;
 
-	get->x = NULL; /* a call is outstanding and will find out */
+	get->x = NULL; /* a call is outstanding and will find out.. */
+	if (get->timer) {
+		(void)leave(get); /* ..or none is */
+	}
 }
 
 void gw_model_get(struct gw_worker *worker, struct trib_exchange *x, const char *job,

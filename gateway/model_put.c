@@ -134,6 +134,17 @@ static void accept(struct gw_put *put, int status)
 
 /* ---- Redis decides ---- */
 
+/* Other nodes' agents look here for it. A hint: without it they ask around. */
+static void tell_where(struct gw_put *put)
+{
+	const char *node = put->worker->gw->options.node;
+
+	if (node && trib_redis_send(put->worker->redis, NULL, NULL, "FCALL", "trib_model_at", "1",
+				    put->job->key, "0", node, NULL)) {
+		log_debug("model", "not told where version 0 is");
+	}
+}
+
 static void on_init(const struct trib_value *value, void *arg)
 {
 	struct gw_put *put = arg;
@@ -155,6 +166,7 @@ static void on_init(const struct trib_value *value, void *arg)
 			       "cannot write the model; send it again");
 			return;
 		}
+		tell_where(put);
 		accept(put, status);
 		return;
 	}

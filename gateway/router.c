@@ -109,6 +109,10 @@ void gw_on_request(struct trib_exchange *x, const struct trib_http_request *requ
 		gw_unavailable(worker, x, "shutting down");
 		return;
 	}
+	if (strncmp(request->path, GW_INTERNAL, sizeof(GW_INTERNAL) - 1) == 0) {
+		gw_internal_request(worker, x, request);
+		return;
+	}
 	if (gw_path_parse(request->path, &path)) {
 		gw_refuse(x, TRIB_PROBLEM_NO_SUCH_PATH, NULL);
 		return;

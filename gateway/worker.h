@@ -74,6 +74,7 @@ struct gw_worker {
 	uint32_t load_count;
 	struct gw_puts puts; /* initial models being received */
 	uint32_t put_count;
+	uint32_t get_count; /* downloads that wait for their file */
 	struct gw_mailbox mailbox;
 };
 

@@ -13,6 +13,7 @@
 struct orc_store;
 struct orc_leader;
 struct orc_rounds;
+struct orc_nodes;
 struct orc_sse;
 struct orc_tenants;
 struct trib_access;
@@ -24,6 +25,7 @@ struct orc_app {
 	struct orc_store *store;
 	struct orc_leader *leader;
 	struct orc_rounds *rounds;
+	struct orc_nodes *nodes;
 	struct orc_sse *sse;
 	struct trib_access *access;
 	struct orc_tenants *tenants;

@@ -20,6 +20,7 @@
 #include "orchestrator/api_meta.h"
 #include "orchestrator/app.h"
 #include "orchestrator/leader.h"
+#include "orchestrator/nodes.h"
 #include "orchestrator/rounds.h"
 #include "orchestrator/sse.h"
 #include "orchestrator/store_redis.h"
@@ -33,6 +34,7 @@ struct settings {
 	const char *id;
 	const char *data_url;
 	const char *addr_file;
+	uint64_t node_grace_ms;
 	struct trib_tls_files tls;
 	struct trib_access_config access;
 };
@@ -194,6 +196,10 @@ static int make_parts(struct orc_app *app, const struct settings *settings)
 		rc = orc_rounds_new(app->loop, app->store, app->leader, &app->rounds);
 	}
 	if (!rc) {
+		rc = orc_nodes_new(app->loop, app->store, app->leader, settings->node_grace_ms,
+				   &app->nodes);
+	}
+	if (!rc) {
 		rc = orc_sse_new(app->loop, app->store, app->tenants, &app->sse);
 	}
 	return rc;
@@ -281,6 +287,7 @@ static int run(const struct settings *settings)
 	app.stopping = true;
 	app.store = orc_store_free(app.store); /* answers what is outstanding */
 	app.sse = orc_sse_free(app.sse);
+	app.nodes = orc_nodes_free(app.nodes);
 	app.rounds = orc_rounds_free(app.rounds);
 	app.leader = orc_leader_free(app.leader);
 	app.refresh = trib_timer_free(app.refresh);
@@ -327,6 +334,7 @@ int main(int argc, char **argv)
 				     .admin = "127.0.0.1:9090",
 				     .redis = "127.0.0.1:6379",
 				     .id = default_id(),
+				     .node_grace_ms = 3000,
 				     .data_url = "http://127.0.0.1:8081" };
 	const struct trib_option options[] = {
 		{ "listen", TRIB_OPTION_TEXT, &settings.listen, 0, 0, "ADDR", "REST API" },
@@ -336,6 +344,8 @@ int main(int argc, char **argv)
 		  "who this is; unique, and the same after a restart" },
 		{ "data-url", TRIB_OPTION_TEXT, &settings.data_url, 0, 0, "URL",
 		  "where clients find the gateways" },
+		{ "node-grace-ms", TRIB_OPTION_NUMBER, &settings.node_grace_ms, 0, 600000, "N",
+		  "a node whose lease has run out has so long to come back" },
 		TRIB_TLS_OPTIONS(&settings.tls),
 		{ "addr-file", TRIB_OPTION_TEXT, &settings.addr_file, 0, 0, "PATH",
 		  "write the bound addresses there as JSON" },

@@ -24,6 +24,7 @@
 	  TRIB_COUNTER, 0)                                                                         \
 	X(ROUNDS_FAILED, "round_outcomes_total", "outcome=\"failed\"", "Rounds by outcome",        \
 	  TRIB_COUNTER, 0)                                                                         \
+	X(NODES_LOST, "nodes_lost_total", NULL, "Nodes declared lost", TRIB_COUNTER, 0)            \
 	X(ROUND_SECONDS, "round_seconds_sum", NULL, "Duration of published rounds", TRIB_COUNTER,  \
 	  0.001)                                                                                   \
 	X(ROUND_COUNT, "round_seconds_count", NULL, "Published rounds timed", TRIB_COUNTER, 0)     \

@@ -46,6 +46,7 @@ size_t orc_store_outstanding(const struct orc_store *store);
 	X(QUORUM, "QUORUM")                        \
 	X(CONFLICT, "CONFLICT")                    \
 	X(NOTASK, "NOTASK")                        \
+	X(WAIT, "WAIT")                            \
 	X(FENCED, "FENCED")                        \
 	X(NOJOB, "NOJOB")                          \
 	X(CLOSING, "closing")                      \

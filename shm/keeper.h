@@ -9,7 +9,7 @@
 #include "common/loop.h"
 
 #define TRIB_KEEPER_MAX  4096u
-#define TRIB_KEEPER_NAME 96u
+#define TRIB_KEEPER_NAME 144u
 #define TRIB_KEEPER_FDS  2u
 
 struct trib_keeper;

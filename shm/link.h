@@ -9,13 +9,16 @@
  * agent: SEGMENT{result, ..; fds: data, ctl} (idempotent; pins the job's segment while the gateway
  * lives) agent:   DETACH{job}         the job is gone: unmap, forget (uploads under way are
  * refused)
+ *
+ * A sum from another node: gateway IMPORT, agent TARGET, the body, gateway IMPORTED, agent MOVED;
+ * then the gateway answers the sender. A broken link ends all of them: the sender comes again.
  */
 #ifndef TRIB_SHM_LINK_H
 #define TRIB_SHM_LINK_H
 
 #include "shm/segment.h"
 
-#define TRIB_LINK_MAGIC 0x4b4e4c54u
+#define TRIB_LINK_MAGIC 0x4b4e4c55u
 
 enum trib_link_kind {
 	TRIB_LINK_HELLO = 1,
@@ -23,6 +26,25 @@ enum trib_link_kind {
 	TRIB_LINK_ATTACH = 3,
 	TRIB_LINK_SEGMENT = 4,
 	TRIB_LINK_DETACH = 5,
+	TRIB_LINK_IMPORT = 6,   /* gateway: another node sends a sum: where to? */
+	TRIB_LINK_TARGET = 7,   /* agent: there (fd: a partial, writable), or result */
+	TRIB_LINK_IMPORTED = 8, /* gateway: it is there, checked (or result: it never came) */
+	TRIB_LINK_MOVED = 9,    /* agent: 0: this node answers for it from now on */
+	TRIB_LINK_FETCH = 10,   /* gateway: somebody wants version `round` of the model */
+};
+
+/* Facts of a sum that comes from another node. */
+struct trib_link_sum {
+	uint64_t transfer; /* the gateway's number of it, in all four messages */
+	uint64_t updates;
+	uint64_t weight; /* fixed point */
+	uint64_t elements;
+	uint32_t round; /* FETCH: the version */
+	uint32_t part;
+	uint32_t accumulate;
+	uint32_t scale_bits;
+	char from[64]; /* node */
+	char boot[32]; /* of the sender's memory */
 };
 
 struct trib_link_message {
@@ -34,6 +56,7 @@ struct trib_link_message {
 	uint32_t reserved; /* HELLO: 1 when this process was linked before and may own slots */
 	char job[TRIB_JOB_ID_SIZE];
 	char node[64]; /* RINGS: the node's name, part of `place` and of per-node counts */
+	struct trib_link_sum sum; /* IMPORT .. FETCH */
 };
 
 /* Send / receive one message with up to 4 fds over SEQPACKET (also used for trib_fn_message and

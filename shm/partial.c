@@ -296,6 +296,32 @@ void trib_partial_seal(struct trib_partial *partial)
 	put(h->state, TRIB_PARTIAL_SEALED);
 }
 
+void trib_partial_unseal(struct trib_partial *partial)
+{
+	struct trib_partial_header *h = trib_partial_header(partial);
+
+	if (h->state == TRIB_PARTIAL_SEALED) {
+		put(h->state, h->item_total ? TRIB_PARTIAL_OPEN : TRIB_PARTIAL_EMPTY);
+	}
+}
+
+void trib_partial_fill(struct trib_partial *partial, uint32_t round,
+		       struct trib_partial_totals totals)
+{
+	struct trib_partial_header *h = trib_partial_header(partial);
+
+	trib_partial_reset(partial, round);
+	h->totals[0] = totals;
+	h->totals[1] = totals;
+	put(h->state, TRIB_PARTIAL_SEALED);
+}
+
+void trib_partial_renumber(struct trib_partial *partial, uint32_t index)
+{
+	put(trib_partial_header(partial)->index, index);
+	partial->index = index;
+}
+
 int trib_partial_begin(struct trib_partial *partial, const struct trib_partial_item *items,
 		       uint32_t count)
 {

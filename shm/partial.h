@@ -102,6 +102,11 @@ struct trib_partial_header {
 	 * ones would forget. */
 	uint64_t merged[2][TRIB_CHILDREN_MAX / 64];
 	struct trib_partial_stats stats;
+	/* a sum on its way between nodes (the agent's; a function never looks) */
+	char origin[64];      /* the node it came from, "" = this one */
+	char origin_boot[32]; /* of that node's memory */
+	uint32_t part;        /* which of that node's sums of the round */
+	uint32_t scale_bits;
 };
 _Static_assert(sizeof(struct trib_partial_header) <= TRIB_PARTIAL_HEADER_SIZE, "header page");
 
@@ -139,6 +144,13 @@ struct trib_partial_stats trib_partial_stats(const struct trib_partial *partial)
 /* Writer's side (one live owner). */
 void trib_partial_reset(struct trib_partial *partial, uint32_t round); /* -> EMPTY */
 void trib_partial_seal(struct trib_partial *partial); /* -> SEALED; OPEN or EMPTY before */
+/* SEALED -> OPEN: the round goes on after all. Only while nobody else writes or reads it. */
+void trib_partial_unseal(struct trib_partial *partial);
+/* Makes a partial whose accumulator was filled from outside SEALED, with these totals. */
+void trib_partial_fill(struct trib_partial *partial, uint32_t round,
+		       struct trib_partial_totals totals);
+/* Another number within the job. */
+void trib_partial_renumber(struct trib_partial *partial, uint32_t index);
 /* Describes an op of count items; -EBUSY if one is active, -EPERM when sealed. */
 TRIB_MUST_CHECK int trib_partial_begin(struct trib_partial *partial,
 				       const struct trib_partial_item *items, uint32_t count);

@@ -15,7 +15,7 @@ import time
 import xml.etree.ElementTree as tree
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PRIVILEGED = ["tests/system/test_privileged.py"]
+PRIVILEGED = ["tests/system/test_privileged.py", "tests/system/test_privileged_nodes.py"]
 UNIT_LIMIT_S, SYSTEM_LIMIT_S = 120, 200  # per program, per file
 SLOW_FIRST = ("test_faults.py", "test_crash.py", "test_api.py", "test_access.py")
 passed, failed, skipped = 0, 0, 0

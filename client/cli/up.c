@@ -84,6 +84,9 @@ static void write_endpoints(struct up *up)
 	for (int i = UP_ORCHESTRATOR; i < UP_COUNT; i++) {
 		char name[64];
 
+		if (!is_ours(up, i)) {
+			continue;
+		}
 		(void)snprintf(name, sizeof(name), "%s.admin.sock", names[i]);
 		up_socket_path(&up->paths, name, path);
 		(void)json_object_set_new(admin, names[i], json_sprintf("unix:%s", path));
@@ -95,7 +98,9 @@ static void write_endpoints(struct up *up)
 						  json_integer(up->children[i].pid));
 		}
 	}
-	(void)json_object_set_new(root, "api", json_string(up->config.api_url));
+	if (is_ours(up, UP_ORCHESTRATOR)) {
+		(void)json_object_set_new(root, "api", json_string(up->config.api_url));
+	}
 	(void)json_object_set_new(root, "data", json_string(up->config.data_url_text));
 	(void)json_object_set_new(root, "admin", admin);
 	(void)json_object_set_new(root, "redis", json_string(up->config.redis_address));
@@ -215,7 +220,9 @@ static void start_services(struct up *up)
 {
 	up->phase = PHASE_SERVICES;
 	for (int i = UP_ORCHESTRATOR; i < UP_COUNT; i++) {
-		start(up, i);
+		if (is_ours(up, i)) {
+			start(up, i);
+		}
 	}
 }
 
@@ -277,13 +284,20 @@ static void print_summary(const struct up *up)
 
 	up_socket_path(&up->paths, "gateway.admin.sock", path);
 	up_say("up", "ready after %llu ms", (unsigned long long)(trib_clock_ms() - up->began_ms));
-	(void)fprintf(stderr,
-		      "  api    %s\n  data   %s\n  redis  %s\n  dir    %s (endpoints.json, %s)\n"
-		      "  try    tributary --help; TRIBUTARY_API=%s tributary get\n"
-		      "         curl --unix-socket %s http://x/metrics\n",
-		      up->config.api_url, up->config.data_url_text, up->config.redis_address,
-		      up->paths.dir, up->config.log_stderr ? "logs here" : "logs/",
-		      up->config.api_url, path);
+	if (up->config.join) {
+		(void)fprintf(stderr, "  node   %s of the cluster at %s\n", up->config.node,
+			      up->config.redis_address);
+	} else {
+		(void)fprintf(stderr, "  api    %s\n", up->config.api_url);
+	}
+	(void)fprintf(stderr, "  data   %s\n  redis  %s\n  dir    %s (endpoints.json, %s)\n",
+		      up->config.data_url_text, up->config.redis_address, up->paths.dir,
+		      up->config.log_stderr ? "logs here" : "logs/");
+	if (!up->config.join) {
+		(void)fprintf(stderr, "  try    tributary --help; TRIBUTARY_API=%s tributary get\n",
+			      up->config.api_url);
+	}
+	(void)fprintf(stderr, "         curl --unix-socket %s http://x/metrics\n", path);
 }
 
 static void look_whether_ready(struct up *up)
@@ -487,14 +501,15 @@ static int run(struct up *up)
 {
 	int rc = up_paths_open(&up->paths, up->config.dir, up->config.log_dir);
 
-	rc = rc ? rc : listen_on("api", up->config.api, &up->api_fd);
+	rc = rc || up->config.join ? rc : listen_on("api", up->config.api, &up->api_fd);
 	rc = rc ? rc : listen_on("data", up->config.data, &up->data_fd);
 	rc = rc ? rc : make_all(up);
 	if (rc) {
 		return rc;
 	}
 	raise_limits(&up->config);
-	up_config_urls(&up->config, trib_listen_port(up->api_fd), trib_listen_port(up->data_fd));
+	up_config_urls(&up->config, up->api_fd >= 0 ? trib_listen_port(up->api_fd) : 0,
+		       trib_listen_port(up->data_fd));
 	up_config_children(&up->config, &up->paths, up->api_fd, up->data_fd, up->children);
 	up->began_ms = up->told_ms = trib_clock_ms();
 	if (is_ours(up, UP_REDIS)) {

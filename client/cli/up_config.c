@@ -111,6 +111,23 @@ static int find_file(const char *option, const char **file, char path[UP_PATH_MA
 	return rc ? CLI_USAGE : CLI_OK;
 }
 
+static int tidy_join(struct up_config *config)
+{
+	if (config->join && strncmp(config->join, "redis://", 8) == 0) {
+		config->join += 8;
+	}
+	if (config->join && (config->redis || config->redis_listen || !*config->join)) {
+		cli_say("--join: the address of the cluster's Redis, without --redis and "
+			"--redis-listen");
+		return -1;
+	}
+	if (config->redis_listen && (config->redis || !strchr(config->redis_listen, ':'))) {
+		cli_say("--redis-listen: HOST:PORT, without --redis");
+		return -1;
+	}
+	return 0;
+}
+
 /* The command line's TRIBUTARY_API is a URL: take it as an address too. */
 static int tidy(struct up_config *config)
 {
@@ -139,7 +156,7 @@ static int tidy(struct up_config *config)
 		cli_say("--transport: '%s' is not auto, skmsg or relay", config->transport);
 		return CLI_USAGE;
 	}
-	return tidy_tls(&config->tls);
+	return tidy_join(config) ? CLI_USAGE : tidy_tls(&config->tls);
 }
 
 static void set_defaults(struct up_config *config)
@@ -175,6 +192,12 @@ int up_config_read(struct up_config *config, const struct cli_command *command, 
 		TEXT("data-url", data_url, "URL", "the same as clients reach it"),
 		TEXT("redis", redis, "ADDR", "use this Redis, start none"),
 		TEXT("redis-server", redis_server, "PROGRAM", "what to start"),
+		TEXT("redis-listen", redis_listen, "HOST:PORT",
+		     "our Redis serves other nodes, too"),
+		TEXT("join", join, "ADDR", "be a further node of the cluster whose Redis is there"),
+		TEXT("lease-ms", lease_ms, "N", "silent for so long, the node counts as lost"),
+		TEXT("node-grace-ms", node_grace_ms, "N", "then, time for it to come back"),
+		TEXT("peer-ca", peer_ca, "FILE", "CA of the other nodes' gateways"),
 		TRIB_TLS_OPTIONS(&config->tls),
 		TEXT("node", node, "NAME", "this node's name"),
 		{ .name = "arena-bytes",
@@ -285,7 +308,17 @@ static void redis_words(const struct up_config *config, const struct up_paths *p
 
 	up_socket_path(paths, "redis.sock", socket_path);
 	up_child_word(child, "%s", config->redis_server);
-	up_child_option(child, "port", "0");
+	if (config->redis_listen) {
+		const char *colon = strrchr(config->redis_listen, ':');
+
+		up_child_option(child, "port", colon + 1);
+		up_child_word(child, "--bind");
+		up_child_word(child, "%.*s", (int)(colon - config->redis_listen),
+			      config->redis_listen);
+		up_child_option(child, "protected-mode", "no");
+	} else {
+		up_child_option(child, "port", "0");
+	}
 	up_child_option(child, "unixsocket", socket_path);
 	up_child_option(child, "unixsocketperm", "700");
 	up_child_word(child, "--dir");
@@ -301,6 +334,20 @@ static void redis_words(const struct up_config *config, const struct up_paths *p
 	up_child_option(child, "always-show-logo", "no");
 }
 
+static void orchestrator_words(const struct up_config *config, const struct up_paths *paths,
+			       int api_fd, struct up_child *child)
+{
+	program(child, config, paths, "orchestrator");
+	up_child_word(child, "--listen");
+	up_child_word(child, "fd:%d", api_fd);
+	up_child_option(child, "id", config->node);
+	up_child_option(child, "node-grace-ms", config->node_grace_ms);
+	up_child_option(child, "data-url", config->data_url_text);
+	tls_words(&config->tls, child);
+	child->fds[child->fd_count++] = api_fd;
+	access_words(config, child);
+}
+
 void up_config_children(struct up_config *config, const struct up_paths *paths, int api_fd,
 			int data_fd, struct up_child children[UP_COUNT])
 {
@@ -312,6 +359,9 @@ void up_config_children(struct up_config *config, const struct up_paths *paths, 
 	if (config->redis) {
 		(void)snprintf(config->redis_address, sizeof(config->redis_address), "%s",
 			       config->redis);
+	} else if (config->join) {
+		(void)snprintf(config->redis_address, sizeof(config->redis_address), "%s",
+			       config->join);
 	} else {
 		up_socket_path(paths, "redis.sock", path);
 		(void)snprintf(config->redis_address, sizeof(config->redis_address), "unix:%s",
@@ -321,14 +371,9 @@ void up_config_children(struct up_config *config, const struct up_paths *paths, 
 	up_socket_path(paths, "agent.sock", agent);
 	up_socket_path(paths, "keeper.sock", keeper);
 
-	program(&children[UP_ORCHESTRATOR], config, paths, "orchestrator");
-	up_child_word(&children[UP_ORCHESTRATOR], "--listen");
-	up_child_word(&children[UP_ORCHESTRATOR], "fd:%d", api_fd);
-	up_child_option(&children[UP_ORCHESTRATOR], "id", config->node);
-	up_child_option(&children[UP_ORCHESTRATOR], "data-url", config->data_url_text);
-	tls_words(&config->tls, &children[UP_ORCHESTRATOR]);
-	children[UP_ORCHESTRATOR].fds[children[UP_ORCHESTRATOR].fd_count++] = api_fd;
-
+	if (!config->join) {
+		orchestrator_words(config, paths, api_fd, &children[UP_ORCHESTRATOR]);
+	}
 	program(&children[UP_AGENT], config, paths, "agent");
 	(void)snprintf(number, sizeof(number), "%llu", (unsigned long long)config->arena_bytes);
 	up_child_option(&children[UP_AGENT], "node", config->node);
@@ -339,6 +384,11 @@ void up_config_children(struct up_config *config, const struct up_paths *paths, 
 	up_child_option(&children[UP_AGENT], "credit", config->credit);
 	up_child_option(&children[UP_AGENT], "leaves-max", config->leaves_max);
 	up_child_option(&children[UP_AGENT], "data-url", config->data_url_text);
+	up_child_option(&children[UP_AGENT], "lease-ms", config->lease_ms);
+	up_child_option(&children[UP_AGENT], "peer-ca",
+			config->peer_ca ? config->peer_ca : config->tls.client_ca);
+	up_child_option(&children[UP_AGENT], "peer-cert", config->tls.cert);
+	up_child_option(&children[UP_AGENT], "peer-key", config->tls.key);
 	up_child_word(&children[UP_AGENT], "--aggregator");
 	up_child_word(&children[UP_AGENT], "%s/tributary-aggregator", config->bin_dir);
 
@@ -356,13 +406,15 @@ void up_config_children(struct up_config *config, const struct up_paths *paths, 
 	tls_words(&config->tls, &children[UP_GATEWAY]);
 	children[UP_GATEWAY].fds[children[UP_GATEWAY].fd_count++] = data_fd;
 
-	access_words(config, &children[UP_ORCHESTRATOR]);
 	access_words(config, &children[UP_GATEWAY]);
 	for (int i = UP_AGENT; i <= UP_GATEWAY; i++) {
 		up_child_word(&children[i], "--models");
 		up_child_word(&children[i], "%s/models", paths->dir);
 	}
 	for (int i = 0; i < UP_COUNT; i++) {
+		if (children[i].word_count == 0) {
+			continue; /* not ours */
+		}
 		children[i].fds[children[i].fd_count++] = paths->lock_fd;
 		if (!config->log_stderr) {
 			up_child_log(&children[i], paths->logs);

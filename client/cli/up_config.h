@@ -47,6 +47,11 @@ struct up_config {
 	const char *jwt_key;
 	const char *jwt_issuer;
 	const char *jwt_audience;
+	const char *join; /* address of the cluster's Redis: no Redis, no orchestrator here */
+	const char *redis_listen;
+	const char *lease_ms;
+	const char *node_grace_ms;
+	const char *peer_ca;
 	/* found out */
 	char bin_dir[UP_DIR_MAX];
 	char operators_path[UP_PATH_MAX];

@@ -82,6 +82,31 @@ static struct trib_metric metrics[G_COUNT] = {
 			       TRIB_COUNTER, 1e-6, 0 },
 	[AGENT_M_CPU_US] = { "tributary_agg_cpu_seconds_total", NULL, "CPU time of functions",
 			     TRIB_COUNTER, 1e-6, 0 },
+	[AGENT_M_SUMS_SENT] = { "tributary_partials_sent_total", NULL,
+				"Sums another node took over", TRIB_COUNTER, 0, 0 },
+	[AGENT_M_SUM_BYTES_SENT] = { "tributary_partial_bytes_sent_total", NULL,
+				     "Bytes of such sums", TRIB_COUNTER, 0, 0 },
+	[AGENT_M_SUMS_FAILED] = { "tributary_partials_unsent_total", NULL,
+				  "Attempts to send a sum that failed", TRIB_COUNTER, 0, 0 },
+	[AGENT_M_SUMS_TAKEN] = { "tributary_partials_taken_total", NULL,
+				 "Sums of other nodes taken over", TRIB_COUNTER, 0, 0 },
+	[AGENT_M_SUM_BYTES_TAKEN] = { "tributary_partial_bytes_taken_total", NULL,
+				      "Bytes of such sums", TRIB_COUNTER, 0, 0 },
+	[AGENT_M_SUMS_REFUSED] = { "tributary_partials_refused_total", NULL,
+				   "Sums of other nodes refused", TRIB_COUNTER, 0, 0 },
+	[AGENT_M_MODELS_FETCHED] = { "tributary_models_fetched_total", NULL,
+				     "Version files fetched from other nodes", TRIB_COUNTER, 0, 0 },
+	[AGENT_M_MODEL_BYTES_FETCHED] = { "tributary_model_bytes_fetched_total", NULL,
+					  "Bytes of such files", TRIB_COUNTER, 0, 0 },
+	[AGENT_M_FETCHES_FAILED] = { "tributary_models_unfetched_total", NULL,
+				     "Attempts to fetch a version that failed", TRIB_COUNTER, 0,
+				     0 },
+	[AGENT_M_TRANSFERS_REFUSED] = { "tributary_transfers_refused_total", NULL,
+					"Transfers put off: too many under way", TRIB_COUNTER, 0,
+					0 },
+	[AGENT_M_NODE_LOST] = { "tributary_node_lost_total", NULL,
+				"Jobs whose memory here was declared lost while we lived",
+				TRIB_COUNTER, 0, 0 },
 	[G_REDIRECTED] = { "tributary_desc_sent_total", "how=\"redirected\"",
 			   "Descriptors by carrier", TRIB_COUNTER, 0, 0 },
 	[G_RELAYED] = { "tributary_desc_sent_total", "how=\"relayed\"", "Descriptors by carrier",
@@ -155,8 +180,8 @@ static void refresh(const struct agent *agent)
 
 static json_t *job_state(const struct agent_job *job)
 {
-	static const char *const phases[] = { "idle",       "collecting", "flushing",
-					      "finalising", "writing",    "reporting" };
+	static const char *const phases[] = { "idle",    "collecting", "flushing", "finalising",
+					      "writing", "reporting",  "exporting" };
 	uint64_t counts[4] = { 0 };
 	json_t *functions = json_array();
 	struct trib_partial_totals folded = agent_round_folded(job);

@@ -3,7 +3,7 @@
  * partials; a function of the former agent that still lives is killed first, since a partial has
  * exactly one writer.
  *
- * Names in the keeper: "s:<job>" (data, ctl) and "p:<job>:<index>".
+ * Names in the keeper: "s:<job>" (data, ctl), "p:<job>:<index>", and the sums of peers.h.
  */
 #include "orchestrator/agent/agent.h"
 
@@ -49,6 +49,16 @@ static int keeper_put(struct agent *agent, const char *name, const int *fds, uin
 		}
 		(void)close(agent->keeper_fd);
 		agent->keeper_fd = -1;
+	}
+	return rc;
+}
+
+int agent_keep(struct agent *agent, const char *name, int fd)
+{
+	int rc = agent->options.keeper[0] ? keeper_put(agent, name, &fd, 1) : 0;
+
+	if (rc) {
+		log_err("adopt", "event=not-kept name=%s rc=%d", name, rc);
 	}
 	return rc;
 }
@@ -221,6 +231,10 @@ static void on_entry(const char *name, int *fds, uint32_t count, void *arg)
 		close_all(fds, count);
 	} else if (pass->kind == 's') {
 		adopt_segment(pass->agent, fds, count);
+	} else if (pass->kind != 'p' && count == 1) {
+		agent_peers_adopt(pass->agent, name, fds[0]);
+	} else if (pass->kind != 'p') {
+		close_all(fds, count);
 	} else {
 		adopt_partial(pass->agent, fds, count);
 	}
@@ -230,6 +244,8 @@ void agent_adopt(struct agent *agent)
 {
 	struct pass segments = { agent, 's' };
 	struct pass partials = { agent, 'p' };
+	struct pass exports = { agent, 'x' };
+	struct pass imports = { agent, 'i' };
 	int fd = agent_keeper(agent);
 
 	if (fd < 0) {
@@ -237,7 +253,8 @@ void agent_adopt(struct agent *agent)
 		return;
 	}
 	if (trib_keeper_list(fd, on_entry, &segments) ||
-	    trib_keeper_list(fd, on_entry, &partials)) {
+	    trib_keeper_list(fd, on_entry, &partials) || trib_keeper_list(fd, on_entry, &exports) ||
+	    trib_keeper_list(fd, on_entry, &imports)) {
 		log_err("adopt", "event=keeper-list-failed");
 	}
 	for (uint32_t i = 0; i < AGENT_JOBS_MAX; i++) {

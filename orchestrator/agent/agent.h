@@ -15,6 +15,7 @@
 #include "common/json.h"
 #include "common/loop.h"
 #include "common/redis.h"
+#include "orchestrator/agent/peers.h"
 #include "orchestrator/agent/plan.h"
 #include "shm/channel.h"
 #include "shm/descriptor_check.h"
@@ -80,6 +81,7 @@ enum agent_phase {
 	AGENT_FINALISING, /* MODEL sent to the top */
 	AGENT_WRITING,    /* writer thread */
 	AGENT_REPORTING,  /* task_done under way or done; waits for the publication */
+	AGENT_EXPORTING,  /* another node is the top: our sum goes there (peers.c) */
 };
 
 struct agent_job {
@@ -133,7 +135,7 @@ struct agent_job {
 	enum agent_phase phase;
 	uint32_t round;
 	uint32_t base;
-	uint64_t expected; /* committed on this node, once closing */
+	uint64_t expected; /* what this node answers for, as the record says, once closing */
 	uint64_t weight_expected;
 	uint64_t divisor; /* of the sum, fixed point; 0 = its own weights */
 	bool closing;
@@ -151,6 +153,7 @@ struct agent_job {
 	int out_fd;       /* finalised model, elements * 4 */
 	void *out;
 	char digest[40];
+	struct agent_peers peers;
 	/* gateways waiting for ATTACH */
 	struct agent_link *waiting[AGENT_LINKS_MAX];
 	uint32_t waiting_count;
@@ -186,6 +189,10 @@ struct agent_options {
 	uint64_t idle_ms;
 	uint64_t spares; /* functions kept ready, at most */
 	const char *cgroup;
+	uint64_t lease_ms; /* of this node's record: silent for longer, it is lost */
+	const char *peer_ca;
+	const char *peer_cert;
+	const char *peer_key;
 	uint64_t fold_delay_us; /* tests */
 };
 
@@ -207,6 +214,14 @@ struct agent_pool {
 	uint32_t starts; /* of functions, in this period */
 	double demand;   /* starts per period, averaged */
 	uint64_t period_ms;
+};
+
+#define AGENT_WANTED_MAX 256u
+struct agent_wanted { /* a version's file being looked for, or lately not found */
+	char job[TRIB_JOB_ID_SIZE];
+	uint32_t version;
+	bool busy;
+	uint64_t quiet_ms;
 };
 
 struct agent {
@@ -242,6 +257,11 @@ struct agent {
 	struct agent_writer *writer;
 	int mourned_pid;    /* a gateway whose link broke; its slots are orphans once it is dead */
 	bool gateway_fresh; /* the connected gateway had no segment before it greeted us */
+	uint8_t ticket_key[TRIB_TICKET_KEY_SIZE];
+	char boot[TRIB_ID_TEXT_SIZE]; /* of this process */
+	bool key_known;
+	bool key_asked;
+	struct agent_wanted wanted[AGENT_WANTED_MAX];
 	/* the walk over the record's jobs, for those that count updates we know nothing of */
 	bool walking;
 	uint64_t walked_ms; /* 0: at once */
@@ -293,6 +313,8 @@ void agent_fn_drop_partial(struct agent_fn *fn);
 /* Gives the top whatever it lacks: children's partials, base, out. */
 TRIB_MUST_CHECK int agent_fn_equip_top(struct agent_job *job, bool with_model);
 TRIB_MUST_CHECK int agent_fn_send(struct agent_fn *fn, struct trib_descriptor *descriptor);
+/* A partial's memfd as a child (read-only). */
+TRIB_MUST_CHECK int agent_fn_give_child(struct agent_fn *parent, uint32_t index, int fd);
 void agent_fn_tick(struct agent_job *job, uint64_t now_ms);
 
 /* Gives a parent the partials of those that hand over to it. */
@@ -347,6 +369,10 @@ void agent_round_advance(struct agent_job *job);  /* close if all is folded, and
 void agent_round_ack(struct agent_job *job, const struct trib_descriptor *descriptor);
 void agent_round_fn_died(struct agent_fn *fn);
 struct trib_partial_totals agent_round_folded(const struct agent_job *job);
+/* Function 1 lives and serves the round. */
+TRIB_MUST_CHECK int agent_round_top_ready(struct agent_job *job);
+/* It has merged the child of that number in this round. */
+bool agent_round_merged(const struct agent_job *job, uint32_t index);
 
 /* writer.c: model files. done(job id, rc, digest) on the loop. */
 struct agent_write {
@@ -370,6 +396,8 @@ void agent_round_written(struct agent_write *write, void *arg);
 int agent_model_open(const struct agent *agent, const char *job, uint32_t version,
 		     uint64_t *ret_offset);
 
+/* Offset of the data in an open safetensors file of ours, 0 when it is not one. */
+uint64_t agent_model_data_offset(int fd);
 /* Removes the model files of a deleted job (names that are ours only). */
 void agent_models_purge(const struct agent *agent, const char *job);
 
@@ -387,6 +415,7 @@ bool agent_links_any(const struct agent *agent);
 /* adopt.c */
 void agent_adopt(struct agent *agent);
 int agent_keeper(struct agent *agent); /* connected fd or -errno */
+TRIB_MUST_CHECK int agent_keep(struct agent *agent, const char *name, int fd); /* 0 without one */
 void agent_keep_segment(struct agent_job *job);
 TRIB_MUST_CHECK int agent_keep_partial(struct agent_fn *fn);
 void agent_unkeep(struct agent *agent, const char *format, ...) TRIB_PRINTF(2, 3);
@@ -420,6 +449,17 @@ enum agent_metric {
 	AGENT_M_MERGED,
 	AGENT_M_MERGE_US,
 	AGENT_M_CPU_US,
+	AGENT_M_SUMS_SENT,
+	AGENT_M_SUM_BYTES_SENT,
+	AGENT_M_SUMS_FAILED,
+	AGENT_M_SUMS_TAKEN,
+	AGENT_M_SUM_BYTES_TAKEN,
+	AGENT_M_SUMS_REFUSED,
+	AGENT_M_MODELS_FETCHED,
+	AGENT_M_MODEL_BYTES_FETCHED,
+	AGENT_M_FETCHES_FAILED,
+	AGENT_M_TRANSFERS_REFUSED,
+	AGENT_M_NODE_LOST,
 	AGENT_M_COUNT
 };
 void agent_count(enum agent_metric metric, int64_t amount);

@@ -502,6 +502,20 @@ void agent_fn_stop(struct agent_fn *fn)
 	fn->state = AGENT_FN_NONE;
 }
 
+int agent_fn_give_child(struct agent_fn *parent, uint32_t index, int child)
+{
+	struct trib_fn_message message = { .kind = TRIB_FN_CHILD, .index = index };
+	int fd = trib_fd_read_only(child);
+	int rc;
+
+	if (fd < 0) {
+		return fd;
+	}
+	rc = control(parent, &message, &fd, 1);
+	(void)close(fd);
+	return rc;
+}
+
 /* A merge under way names its children, whatever the tree says by now. */
 static bool op_names(const struct agent_fn *fn, uint32_t child)
 {
@@ -524,20 +538,13 @@ int agent_fn_equip(struct agent_fn *parent)
 	struct agent_job *job = parent->job;
 
 	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
-		struct trib_fn_message message = { .kind = TRIB_FN_CHILD, .index = i };
-		int fd;
 		int rc;
 
 		if (i == parent->index || !job->fns[i].has_partial || parent->children_known[i] ||
 		    (agent_tree_parent(job, i) != parent->index && !op_names(parent, i))) {
 			continue;
 		}
-		fd = trib_fd_read_only(job->fns[i].partial.fd);
-		if (fd < 0) {
-			return fd;
-		}
-		rc = control(parent, &message, &fd, 1);
-		(void)close(fd);
+		rc = agent_fn_give_child(parent, i, job->fns[i].partial.fd);
 		if (rc) {
 			return rc;
 		}
@@ -581,6 +588,7 @@ int agent_fn_equip_top(struct agent_job *job, bool with_model)
 	int fd;
 	int rc = agent_fn_equip(top);
 
+	rc = rc ? rc : agent_peers_equip(job);
 	if (rc || !with_model || top->has_base) {
 		return rc;
 	}
@@ -614,7 +622,8 @@ int agent_fn_send(struct agent_fn *fn, struct trib_descriptor *descriptor)
 
 static bool in_hand(const struct agent_job *job, const struct agent_fn *fn)
 {
-	return fn->outstanding || job->phase == AGENT_FLUSHING || job->phase == AGENT_FINALISING ||
+	return fn->outstanding || (job->phase == AGENT_FLUSHING && !job->peers.waits) ||
+	       job->phase == AGENT_FINALISING ||
 	       (job->closing && fn->has_partial && trib_partial_op_active(&fn->partial));
 }
 

@@ -170,7 +170,7 @@ static void read_wish(const json_t *spec, struct agent_plan_wish *wish)
 }
 
 /* node_sync: {state, version, params, bytes, round, rstate, base, acc, wsum, on_node, spec, selmax,
- * goal, divisor}: 14 texts. */
+ * goal, divisor; top, top's url, weight on_node, boot, task, moves}: 20 texts. */
 int agent_job_parameters(struct agent_job *job, const struct trib_value *sync)
 {
 	const struct trib_value *spec_text = trib_value_at(sync, 10);
@@ -380,6 +380,10 @@ static void on_sync(const struct trib_value *value, void *arg)
 		return;
 	}
 	if (job->ready) {
+		if (!agent_peers_alive(job, value)) {
+			return;
+		}
+		agent_models_synced(job, value);
 		agent_round_synced(job, value);
 	} else if (!job->hub) {
 		rc = job_make(job, value);
@@ -446,6 +450,7 @@ void agent_job_drop(struct agent_job *job, const char *why)
 		agent_fn_stop(&job->fns[i]);
 		agent_fn_drop_partial(&job->fns[i]);
 	}
+	agent_peers_fini(job);
 	job->hub_io = trib_io_free(job->hub_io);
 	job->hub = trib_endpoint_free(job->hub);
 	if (job->hub_fd >= 0) {
@@ -503,7 +508,8 @@ void agent_jobs_wake(struct agent *agent, const char *message)
 	if (strncmp(message, "purge ", 6) == 0) {
 		agent_models_purge(agent, id + 1);
 	}
-	if (job && strncmp(message, "done ", 5) != 0) {
+	/* "done" asks for a second copy of the model: who made it has nothing to do. */
+	if (job && (strncmp(message, "done ", 5) != 0 || job->phase != AGENT_REPORTING)) {
 		agent_job_sync(job);
 	}
 }
@@ -607,6 +613,7 @@ void agent_jobs_tick(struct agent *agent)
 			if (now - job->scanned_ms >= SCAN_MS) {
 				agent_slots_scan(job);
 			}
+			agent_peers_tick(job, now);
 			agent_fn_tick(job, now);
 			if (job->phase == AGENT_COLLECTING && !job->closing) {
 				agent_tree_look(job);

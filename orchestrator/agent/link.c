@@ -60,6 +60,7 @@ static void link_fini(struct agent_link *link)
 	link->bell_io = trib_io_free(link->bell_io);
 	(void)close(link->fd);
 	link->fd = -1;
+	agent_imports_unlink(link->agent, (uint32_t)(link - link->agent->links));
 	if (link->greeted) {
 		trib_channels_fini(&link->channels);
 		(void)close(link->agent_bell);
@@ -216,6 +217,25 @@ static int attach(struct agent_link *link, const struct trib_link_message *m)
 	return 0;
 }
 
+static int transfer(struct agent_link *link, const struct trib_link_message *m)
+{
+	struct trib_id id;
+
+	if (trib_id_parse("job_", m->job, &id)) {
+		return -EBADMSG;
+	}
+	if (m->kind == TRIB_LINK_IMPORT) {
+		agent_import_begin(link, m);
+	} else if (m->kind == TRIB_LINK_IMPORTED) {
+		agent_import_done(link, m);
+	} else if (m->kind == TRIB_LINK_FETCH) {
+		agent_models_want(link->agent, m->job, m->sum.round);
+	} else {
+		return -EBADMSG;
+	}
+	return 0;
+}
+
 static void on_message(int fd, unsigned ready, void *arg)
 {
 	struct agent_link *link = arg;
@@ -237,7 +257,7 @@ static void on_message(int fd, unsigned ready, void *arg)
 			m.job[TRIB_JOB_ID_SIZE - 1] = '\0';
 			rc = m.kind == TRIB_LINK_HELLO    ? greet(link, &m)
 			     : m.kind == TRIB_LINK_ATTACH ? attach(link, &m)
-							  : -EBADMSG;
+							  : transfer(link, &m);
 		}
 		if (rc) {
 			link_close(link);

@@ -13,13 +13,14 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/http_client.h"
 #include "common/log.h"
 #include "common/options.h"
 #include "common/privilege.h"
 
 #define TICK_BUSY_MS 20
 #define TICK_IDLE_MS 500
-#define BEAT_MS      3000
+#define BEAT_MAX_MS  3000
 
 static const char usage[] =
 	"tributary-agent: owns a node's shared memory, runs its aggregator functions";
@@ -70,6 +71,13 @@ static int parse(struct agent_options *o, int argc, char **argv)
 		  "functions kept ready for any job, at most" },
 		{ "cgroup", TRIB_OPTION_TEXT, &o->cgroup, 0, 0, "PATH",
 		  "delegated cgroup v2 directory: a group per function; empty = none" },
+		{ "lease-ms", TRIB_OPTION_NUMBER, &o->lease_ms, 1000, 600000, "N",
+		  "silent for so long, this node counts as lost" },
+		{ "peer-ca", TRIB_OPTION_TEXT, &o->peer_ca, 0, 0, "FILE",
+		  "other nodes' gateways must have a certificate of this CA" },
+		{ "peer-cert", TRIB_OPTION_TEXT, &o->peer_cert, 0, 0, "FILE",
+		  "shown to them, if they ask" },
+		{ "peer-key", TRIB_OPTION_TEXT, &o->peer_key, 0, 0, "FILE", "its key" },
 		{ "test-fold-delay-us", TRIB_OPTION_NUMBER, &o->fold_delay_us, 0, 10000000, "N",
 		  "tests only: pause after each chunk" },
 		{ 0 },
@@ -96,6 +104,7 @@ static int parse(struct agent_options *o, int argc, char **argv)
 		.idle_ms = 10000,
 		.spares = 4,
 		.cgroup = "",
+		.lease_ms = 10000,
 	};
 	if (o->leaves_max > 16) {
 		o->leaves_max = 16;
@@ -129,26 +138,39 @@ static void on_tick(void *arg)
 static void on_beat(void *arg)
 {
 	struct agent *agent = arg;
+	uint64_t period = agent->options.lease_ms / 4;
+	double load[1] = { 0 };
 	char key[96];
+	char lease[24];
 	char arena[24];
 	char used[24];
 	char jobs[12];
+	char cpus[24];
+	char average[24];
 
+	agent_key_ask(agent);
+	if (getloadavg(load, 1) < 1) {
+		load[0] = 0;
+	}
 	(void)snprintf(key, sizeof(key), "trib:node:%s", agent->options.node);
+	(void)snprintf(lease, sizeof(lease), "%llu", (unsigned long long)agent->options.lease_ms);
 	(void)snprintf(arena, sizeof(arena), "%llu",
 		       (unsigned long long)agent->options.arena_bytes);
 	(void)snprintf(used, sizeof(used), "%llu", (unsigned long long)agent->arena_used);
 	(void)snprintf(jobs, sizeof(jobs), "%u", agent->job_count);
+	(void)snprintf(cpus, sizeof(cpus), "%ld", sysconf(_SC_NPROCESSORS_ONLN));
+	(void)snprintf(average, sizeof(average), "%.2f", load[0]);
 	if (trib_redis_outstanding(agent->redis) < 1024 &&
 	    trib_redis_send(agent->redis, NULL, NULL, "FCALL", "trib_node_up", "1", key,
-			    agent->options.node, "10000", "url", agent->options.data_url, "arena",
-			    arena, "arena_used", used, "jobs", jobs, "transport",
+			    agent->options.node, lease, "url", agent->options.data_url, "arena",
+			    arena, "arena_used", used, "jobs", jobs, "cpus", cpus, "load", average,
+			    "boot", agent->boot, "transport",
 			    trib_transport_mode(agent->transport) == TRIB_TRANSPORT_SKMSG ? "skmsg"
 											  : "relay",
 			    NULL)) {
 		log_warn("main", "event=heartbeat-not-sent");
 	}
-	trib_timer_after(agent->beat, BEAT_MS);
+	trib_timer_after(agent->beat, period < BEAT_MAX_MS ? period : BEAT_MAX_MS);
 }
 
 static void on_message(const char *message, void *arg)
@@ -254,6 +276,14 @@ static void stop(struct agent *agent)
 	agent->writer = agent_writer_free(agent->writer);
 }
 
+/* Of this process; memory has boots of its own. */
+static void name_boot(struct agent *agent)
+{
+	struct trib_id id = trib_id_make();
+
+	trib_id_print("", &id, agent->boot);
+}
+
 int main(int argc, char **argv)
 {
 	static struct agent agent = { .keeper_fd = -1, .link_fd = -1, .zygote_fd = -1 };
@@ -264,6 +294,8 @@ int main(int argc, char **argv)
 		return rc > 0 ? 0 : 2;
 	}
 	trib_log_init("agent", TRIB_LOG_INFO);
+	name_boot(&agent);
+	trib_client_trust(agent.options.peer_ca, agent.options.peer_cert, agent.options.peer_key);
 	rc = trib_loop_new(&agent.loop);
 	if (!rc) {
 		rc = trib_loop_on_signal(agent.loop, SIGTERM, on_signal, &agent);

@@ -23,9 +23,17 @@
 #define RECOMMIT_AFTER_MS 2000 /* counts differ that long: ask about READY slots */
 #define RECOMMIT_EVERY_MS 1000
 
+bool agent_round_merged(const struct agent_job *job, uint32_t index)
+{
+	const struct agent_fn *top = &job->fns[AGENT_TOP];
+
+	return top->has_partial && trib_partial_header(&top->partial)->round == job->round &&
+	       trib_partial_folded(&top->partial, TRIB_ITEM_PARTIAL | index, job->round);
+}
+
 struct trib_partial_totals agent_round_folded(const struct agent_job *job)
 {
-	struct trib_partial_totals sum = { 0, 0 };
+	struct trib_partial_totals sum = agent_peers_held(job);
 
 	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
 		struct trib_partial_totals t;
@@ -45,6 +53,9 @@ struct trib_partial_totals agent_round_folded(const struct agent_job *job)
 static void round_begin(struct agent_job *job, uint32_t round, uint32_t base)
 {
 	agent_slots_drop_before(job, round);
+	if (round != job->round) {
+		agent_peers_over(job, job->round);
+	}
 	job->round = round;
 	job->base = base;
 	job->phase = AGENT_COLLECTING;
@@ -66,6 +77,7 @@ static void round_over(struct agent_job *job, const char *how)
 			 how);
 	}
 	agent_slots_drop_before(job, job->round + 1);
+	agent_peers_over(job, job->round);
 	job->phase = AGENT_IDLE;
 	job->closing = false;
 	job->mismatch_ms = 0;
@@ -96,8 +108,8 @@ void agent_round_synced(struct agent_job *job, const struct trib_value *sync)
 	job->closing = strcmp(state, "closing") == 0;
 	log_debug("rounds", "event=synced job=%s round=%u state=%s", job->id, round, state);
 	job->expected = (uint64_t)trib_value_integer(trib_value_at(sync, 9));
-	job->weight_expected = (uint64_t)trib_value_integer(trib_value_at(sync, 8));
 	job->divisor = (uint64_t)trib_value_integer(trib_value_at(sync, 13));
+	agent_peers_synced(job, sync);
 	job->accepted = (uint32_t)trib_value_integer(trib_value_at(sync, 7));
 	job->goal = (uint32_t)trib_value_integer(trib_value_at(sync, 12));
 	if (job->closing) {
@@ -175,6 +187,11 @@ static int make_ready(struct agent_job *job, uint32_t index)
 		}
 	}
 	return rc;
+}
+
+int agent_round_top_ready(struct agent_job *job)
+{
+	return make_ready(job, AGENT_TOP);
 }
 
 /* More updates will follow to this function at once, as far as one can tell: it may wait for them
@@ -364,6 +381,8 @@ static void nacked(struct agent_job *job, const struct trib_descriptor *d)
 	} else if (d->flags == TRIB_DESC_MODEL && job->phase == AGENT_FINALISING) {
 		job->fns[AGENT_TOP].has_base = false;
 		job->phase = AGENT_FLUSHING;
+	} else if (d->flags == TRIB_DESC_PARTIAL && d->slot >= AGENT_INDEX_EXPORT) {
+		agent_peers_nacked(job, d->slot);
 	} else if (d->flags == TRIB_DESC_PARTIAL) {
 		send_again(job, d->source);
 	}
@@ -418,7 +437,8 @@ static void finish_cut_short(struct agent_job *job)
 		if (!fn->has_partial || !trib_partial_op_active(&fn->partial)) {
 			continue;
 		}
-		if (agent_fn_start(job, i) == 0 && agent_fn_equip(fn)) {
+		if (agent_fn_start(job, i) == 0 &&
+		    (agent_fn_equip(fn) || (i == AGENT_TOP && agent_peers_equip(job)))) {
 			log_warn("rounds", "event=not-equipped job=%s fn=%u", job->id, i);
 		}
 	}
@@ -549,7 +569,7 @@ static void report_done(struct agent_job *job)
 	(void)snprintf(weight, sizeof(weight), "%llu", (unsigned long long)job->weight_expected);
 	if (trib_redis_send(job->agent->redis, on_reported, report, "FCALL", "trib_task_done", "1",
 			    job->key, round, count, weight, job->digest, job->agent->options.node,
-			    NULL)) {
+			    job->segment.header.boot, NULL)) {
 		trib_free(report);
 		return;
 	}
@@ -583,7 +603,8 @@ void agent_round_advance(struct agent_job *job)
 		if (make_ready(job, AGENT_TOP)) {
 			return;
 		}
-		if (agent_fn_equip_top(job, false) || !flush_leaves(job)) {
+		if (agent_fn_equip_top(job, false) || !flush_leaves(job) ||
+		    !agent_peers_gather(job)) {
 			return;
 		}
 		finalise(job);
@@ -608,6 +629,8 @@ void agent_round_written(struct agent_write *write, void *arg)
 		return;
 	}
 	memcpy(job->digest, write->digest, sizeof(job->digest));
+	job->peers.have_version = write->version + 1;
+	memcpy(job->peers.have_digest, write->digest, sizeof(job->peers.have_digest));
 	job->phase = AGENT_REPORTING;
 	log_debug("rounds", "event=reporting job=%s round=%u", job->id, job->round);
 	job->report_sent = false;

@@ -39,7 +39,7 @@ bool agent_slot_folded(const struct agent_job *job, uint32_t slot, uint32_t gen)
 			return true;
 		}
 	}
-	return false;
+	return agent_peers_folded(job, slot, gen);
 }
 
 static void enqueue(struct agent_job *job, uint32_t slot, bool front)

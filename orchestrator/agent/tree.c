@@ -35,7 +35,7 @@ bool agent_tree_merged(const struct agent_job *job, uint32_t index)
 			return true;
 		}
 	}
-	return false;
+	return agent_peers_carved(job, index);
 }
 
 uint32_t agent_tree_parent(const struct agent_job *job, uint32_t index)

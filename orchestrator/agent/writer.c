@@ -47,8 +47,7 @@ static void model_path(const char *models, const char *job, uint32_t version, co
 	(void)snprintf(out, size, "%s/%s/v%u.safetensors%s", models, job, version, suffix);
 }
 
-/* Offset of the data in an open safetensors file of ours, 0 when it is not one. */
-static uint64_t data_offset(int fd)
+uint64_t agent_model_data_offset(int fd)
 {
 	uint8_t head[8];
 	uint64_t n = 0;
@@ -73,7 +72,7 @@ int agent_model_open(const struct agent *agent, const char *job, uint32_t versio
 	if (fd < 0) {
 		return -errno;
 	}
-	*ret_offset = data_offset(fd);
+	*ret_offset = agent_model_data_offset(fd);
 	if (*ret_offset == 0) {
 		(void)close(fd);
 		return -EBADMSG;
@@ -156,7 +155,7 @@ static int copy(struct agent_writer *w, int from, uint64_t offset, uint64_t size
 static int write_file(struct agent_writer *w, struct agent_write *write, int v0, int out)
 {
 	struct trib_hasher *hasher = NULL;
-	uint64_t head = data_offset(v0);
+	uint64_t head = agent_model_data_offset(v0);
 	int rc = head ? trib_hasher_new(&hasher) : -EBADMSG;
 
 	if (!rc) {
@@ -190,7 +189,7 @@ static int write_model(struct agent_writer *w, struct agent_write *write, int *r
 	}
 	model_path(w->models, write->job, write->version, ".tmp", temporary, sizeof(temporary));
 	model_path(w->models, write->job, write->version, "", path, sizeof(path));
-	size = data_offset(v0) + write->bytes;
+	size = agent_model_data_offset(v0) + write->bytes;
 	if (agent_spares_take(w->spares, write->job, size, temporary, &out)) {
 		out = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	}

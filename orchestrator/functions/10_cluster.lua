@@ -28,6 +28,7 @@ end
 -- KEYS trib:node:<n> ; ARGV node ttl_ms field value ... (agent heartbeat)
 local function node_up(k, a)
   redis.call('SADD', 'trib:nodes', a[1])
+  redis.call('SREM', 'trib:nodes:lost', a[1])
   local fresh = redis.call('EXISTS', k[1]) == 0
   local f = {}
   for i = 3, #a do f[#f + 1] = a[i] end

@@ -75,7 +75,8 @@ local function job_delete(k, a)
     local b = p .. 'r:' .. r
     n = n + redis.call('DEL', b, b .. ':sel', b .. ':upd')
   end
-  n = n + redis.call('DEL', k[1], p .. 'models', p .. 'ev', p .. 'tok', p .. 'tokid', p .. 'aupd', p .. 'infl', p .. 'tree')
+  n = n + redis.call('DEL', k[1], p .. 'models', p .. 'ev', p .. 'tok', p .. 'tokid', p .. 'aupd', p .. 'infl', p .. 'tree',
+    p .. 'at')
   redis.call('ZREM', 'trib:jobs', j[3])
   wake(k[1], 'gone')
   if a[2] == '1' then wake(k[1], 'purge') end

@@ -139,6 +139,7 @@ local function acommit(k, a, j)
   redis.call('HINCRBY', r, 'wraw', a[5])
   redis.call('HINCRBY', r, 'staleness', tau)
   redis.call('HINCRBY', r, 'n:' .. a[7], 1)
+  redis.call('HINCRBY', r, 'w:' .. a[7], counted)
   local acc = redis.call('HINCRBY', r, 'acc', 1)
   event(k[1], 't', 'update.accepted', 'n', n, 'update', id, 'staleness', tau)
   if acc < tonumber(redis.call('HGET', r, 'goal')) then return {'OK', acc, t, counted, n} end
@@ -164,16 +165,17 @@ local function aflush(k, a, j, r, force)
 end
 
 local function anode_lost(k, a, j)
-  local mine, lives, lost = a[2] .. ':', a[2] .. ':' .. a[3] .. ':', 0
+  local lost = 0
   local p = prefix(k[1])
   for n = tonumber(j.pubround) + 1, tonumber(j.round) do
     local r = p .. 'r:' .. n
-    local done = redis.call('HEXISTS', r, 'task') == 1              -- its model file is written
+    local done = redis.call('HEXISTS', r, 'task') == 1 and not model_gone(k, r, a)    -- its model file is written
+    local gone = not done and lost_with(k, r, a[2], a[3])
     local all, here = done and {} or redis.call('HGETALL', r .. ':upd'), 0
     for i = 1, #all, 2 do
-      local id, _, _, w, place = string.match(all[i + 1], '^C|([^|]*)|(%d+)|([^|]*)|([^|]*)|(.*)$')
-      if id and string.sub(place, 1, #mine) == mine
-         and (a[3] == '' or string.sub(place, 1, #lives) ~= lives) then
+      local id, ms, _, w, place = string.match(all[i + 1], '^C|([^|]*)|(%d+)|([^|]*)|([^|]*)|(.*)$')
+      if id and gone(place, ms) then
+        uncount(r, a[2], place, w)
         local client = string.match(all[i], '^(.*)@%d+$')
         if not client then                                          -- of a synchronous round: keeps its place
           redis.call('HSET', r .. ':upd', all[i], 'S|' .. id .. '|' .. now())
@@ -194,7 +196,6 @@ local function anode_lost(k, a, j)
     end
     if here > 0 then
       local left = redis.call('HINCRBY', r, 'acc', -here)
-      redis.call('HINCRBY', r, 'n:' .. a[2], -here)
       redis.call('HINCRBY', r, 'lost', here)
       redis.call('HDEL', r, 'task')
       if j.mode ~= 'async' and n == tonumber(j.round) and redis.call('HGET', r, 'state') == 'closing' then

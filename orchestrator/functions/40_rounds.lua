@@ -164,6 +164,7 @@ local function commit(k, a)
   redis.call('HINCRBY', base, 'wsum', a[5])
   if j.switched then redis.call('HINCRBY', base, 'wraw', a[5]) end
   redis.call('HINCRBY', base, 'n:' .. a[7], 1)
+  redis.call('HINCRBY', base, 'w:' .. a[7], a[5])
   local n = redis.call('HINCRBY', base, 'acc', 1)
   event(k[1], 't', 'update.accepted', 'n', a[3], 'update', id)
   if n >= tonumber(redis.call('HGET', base, 'goal')) then

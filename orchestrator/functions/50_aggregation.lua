@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- What an agent must know of the round to be aggregated: the one after the last that is over. ARGV node -> {state,
 -- version, params, bytes, round, rstate, base, acc, wsum, acc_on_node, spec, selmax, goal, divisor} (texts; '' when
--- absent; divisor: what the sum is divided by, fixed point 2^-20, '0' = the sum's own weights) | NOJOB
+-- absent; divisor: what the sum is divided by, fixed point 2^-20, '0' = the sum's own weights), then of several nodes
+-- {top, its url, weight_on_node, boot, task, moves}, see 25_nodes | NOJOB
 local function node_sync(k, a)
   local j = redis.call('HMGET', k[1], 'state', 'version', 'params', 'bytes', 'round', 'spec', 'pubround', 'adenom')
   if not j[1] then return {'NOJOB'} end
@@ -12,15 +13,17 @@ local function node_sync(k, a)
   local divisor, denom = '0', r[9] or j[8]
   if denom == 'count' then divisor = string.format('%.0f', tonumber(r[3] or '0') * 1048576) end
   if denom == 'weight_sum_raw' then divisor = r[8] or '0' end
+  local top, url, w, boot, task, moves = sync_nodes(k, base, a[1])
   return {j[1], j[2], j[3] or '', j[4] or '', tostring(work), r[1] or '', r[2] or '', r[3] or '0', r[4] or '0',
-    r[5] or '0', j[6], r[6] or '0', r[7] or '0', divisor}
+    r[5] or '0', j[6], r[6] or '0', r[7] or '0', divisor, top, url, w, boot, task, moves}
 end
 
 -- The node's top is done: the model file of version base+1 is written. First report wins.
--- ARGV n updates weight digest node -> OK | DUP | LOSER digest | NOOP state | COUNT acc wsum
+-- ARGV n updates weight digest node boot ('' = not told) -> OK | DUP | LOSER digest | NOOP state | COUNT acc wsum
+--   | GONE (this memory was declared lost) | TOP node
 local function task_done(k, a)
   local base = prefix(k[1]) .. 'r:' .. a[1]
-  local r = redis.call('HMGET', base, 'state', 'acc', 'wsum', 'task')
+  local r = redis.call('HMGET', base, 'state', 'acc', 'wsum', 'task', 'top')
   if not r[1] then return {'NOJOB'} end
   if r[4] then
     if r[4] == a[4] then return {'DUP'} end
@@ -28,13 +31,16 @@ local function task_done(k, a)
   end
   if r[1] ~= 'closing' then return {'NOOP', r[1]} end
   if r[2] ~= a[2] or r[3] ~= a[3] then return {'COUNT', r[2], r[3]} end
+  if (a[6] or '') ~= '' and redis.call('HGET', k[1], 'b:' .. a[5]) ~= a[6] then return {'GONE'} end
+  if r[5] and r[5] ~= a[5] then return {'TOP', r[5]} end
   redis.call('HSET', base, 'task', a[4], 'tasknode', a[5], 'taskms', now())
+  redis.call('HSET', prefix(k[1]) .. 'at', tonumber(redis.call('HGET', base, 'base')) + 1, a[5])
   wake(k[1], 'done')
   return {'OK'}
 end
 
 -- Compare-and-set of the version. ARGV token n expect_version digest bytes
--- -> OK version | DUP version | CONFLICT version | NOTASK | NOOP state | FENCED
+-- -> OK version | DUP version | CONFLICT version | NOTASK | NOOP state | WAIT ms (for a second copy) | FENCED
 local function publish(k, a)
   if redis.call('EXISTS', k[1]) == 0 then return {'NOJOB'} end
   if not fence(k[1], a[1]) then return {'FENCED'} end
@@ -48,10 +54,13 @@ local function publish(k, a)
   end
   if r[1] ~= 'closing' then return {'NOOP', r[1] or 'none'} end
   if r[2] ~= a[4] then return {'NOTASK'} end
+  local left = copy_wait(k, base, v + 1)
+  if left then return {'WAIT', left} end
   local t = now()
   redis.call('HSET', prefix(k[1]) .. 'models', v + 1, a[4] .. '|' .. a[5] .. '|' .. a[2] .. '|' .. t)
   redis.call('HSET', k[1], 'version', v + 1)
-  redis.call('HSET', base, 'state', 'published', 'published', t, 'version', v + 1, 'digest', a[4])
+  redis.call('HSET', base, 'state', 'published', 'published', t, 'version', v + 1, 'digest', a[4], 'copies',
+    math.max(1, copies(v + 1, k, '')))
   redis.call('DEL', base .. ':sel')
   round_over(k)
   event(k[1], 't', 'model.published', 'v', v + 1, 'n', a[2], 'digest', a[4])
@@ -86,20 +95,22 @@ end
 local function node_lost(k, a)
   local j = job_of(k)
   if not j.state then return {'NOOP', 'nojob'} end
-  redis.call('HSET', k[1], 'b:' .. a[2], a[3])
+  node_memory(k, a[2], a[3])
   if j.mode == 'async' or j.switched then return anode_lost(k, a, j) end
   local base = prefix(k[1]) .. 'r:' .. a[1]
   local upd = base .. ':upd'
   local st = redis.call('HGET', base, 'state')
   if st ~= 'open' and st ~= 'closing' then return {'NOOP', st or 'none'} end
-  if st == 'closing' and redis.call('HEXISTS', base, 'task') == 1 then return {'NOOP', 'done'} end
-  local mine, lives = a[2] .. ':', a[2] .. ':' .. a[3] .. ':'
+  if st == 'closing' and redis.call('HEXISTS', base, 'task') == 1 and not model_gone(k, base, a) then
+    return {'NOOP', 'done'}
+  end
+  local gone = lost_with(k, base, a[2], a[3])
   local lost, t = 0, now()
   local all = redis.call('HGETALL', upd)
   for i = 1, #all, 2 do
-    local s, id, _, _, w, place = string.match(all[i + 1], '^(%a)|([^|]*)|(%d+)|([^|]*)|([^|]*)|(.*)$')
-    if s == 'C' and string.sub(place, 1, #mine) == mine
-       and (a[3] == '' or string.sub(place, 1, #lives) ~= lives) then
+    local s, id, ms, _, w, place = string.match(all[i + 1], '^(%a)|([^|]*)|(%d+)|([^|]*)|([^|]*)|(.*)$')
+    if s == 'C' and gone(place, ms) then
+      uncount(base, a[2], place, w)
       redis.call('HSET', upd, all[i], 'S|' .. id .. '|' .. t)
       redis.call('ZADD', base .. ':sel', t + 5000, all[i])   -- the client keeps its place a while
       redis.call('HINCRBY', base, 'wsum', '-' .. w)
@@ -109,7 +120,6 @@ local function node_lost(k, a)
   end
   if lost > 0 then
     redis.call('HINCRBY', base, 'acc', -lost)
-    redis.call('HINCRBY', base, 'n:' .. a[2], -lost)
     redis.call('HINCRBY', base, 'lost', lost)
     redis.call('HDEL', base, 'task')
     if st == 'closing' then
@@ -119,10 +129,43 @@ local function node_lost(k, a)
       if tonumber(r[1]) < t + 5000 then redis.call('HSET', base, 'deadline', t + 5000) end
     end
     wake(k[1], 'round')
+  elseif st == 'closing' then
+    wake(k[1], 'moved')                                      -- the sums go to another top
   end
   return {'OK', lost}
 end
 
+-- The leader's: the nodes whose heartbeat has ended and of whom nobody has seen to it. KEYS trib:nodes -> {node ..}
+local function nodes_silent(k, a)
+  local out, nodes = {}, redis.call('SMEMBERS', k[1])
+  for i = 1, #nodes do
+    if redis.call('EXISTS', 'trib:node:' .. nodes[i]) == 0 and redis.call('SISMEMBER', 'trib:nodes:lost', nodes[i]) == 0 then
+      out[#out + 1] = nodes[i]
+    end
+  end
+  return out
+end
+
+-- A silent node's memory is declared lost in a page of the jobs. KEYS trib:jobs ; ARGV node offset count found(on the
+-- pages before) -> jobs looked at, updates lost, jobs found | LIVES. A walk that finds none ends it for good.
+local function node_silent(k, a)
+  if redis.call('EXISTS', 'trib:node:' .. a[1]) == 1 then return {'LIVES'} end
+  local ids, lost, found = redis.call('ZRANGE', k[1], a[2], tonumber(a[2]) + tonumber(a[3]) - 1), 0, 0
+  for i = 1, #ids do
+    local job = 'trib:{' .. ids[i] .. '}:job'
+    local boot = redis.call('HGET', job, 'b:' .. a[1])
+    if boot and boot ~= '' then
+      found = found + 1
+      local answer = node_lost({job}, {redis.call('HGET', job, 'round'), a[1], ''})
+      if answer[1] == 'OK' then lost = lost + answer[2] end
+    end
+  end
+  if #ids < tonumber(a[3]) and found + tonumber(a[4]) == 0 then redis.call('SADD', 'trib:nodes:lost', a[1]) end
+  return {#ids, lost, found}
+end
+
+redis.register_function('trib_nodes_silent', nodes_silent)
+redis.register_function('trib_node_silent', node_silent)
 redis.register_function('trib_node_sync', node_sync)
 redis.register_function('trib_task_done', task_done)
 redis.register_function('trib_publish', publish)

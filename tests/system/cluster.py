@@ -108,9 +108,10 @@ def until(what, predicate, timeout=20.0, step=0.02):
 class Node:
     """`tributary up` with private ports. as_user: uid/gid to run as (tests run by root only)."""
 
-    def __init__(self, *args, as_user=None, env=None):
+    def __init__(self, *args, as_user=None, env=None, name="n1", api=True, prefix=(), host="127.0.0.1"):
         self.dir = tempfile.mkdtemp(prefix="trib-")
-        self.args, self.as_user = list(args), as_user
+        self.args, self.as_user, self.name, self.prefix, self.host = list(args), as_user, name, list(prefix), host
+        self.programs = ("orchestrator", "agent", "gateway") if api else ("agent", "gateway")
         self.env = {**os.environ, **(env or {})}
         self.process = None
         self.bin = BIN
@@ -120,8 +121,8 @@ class Node:
         self.start()
 
     def start(self):
-        command = [os.path.join(self.bin, "tributary"), "up", "--dir", self.dir, "--api", "127.0.0.1:0", "--data",
-                   "127.0.0.1:0", "--node", "n1", *self.args]
+        command = [*self.prefix, os.path.join(self.bin, "tributary"), "up", "--dir", self.dir, "--api",
+                   f"{self.host}:0", "--data", f"{self.host}:0", "--node", self.name, *self.args]
         if self.as_user:
             command = ["setpriv", f"--reuid={self.as_user}", f"--regid={self.as_user}", "--clear-groups",
                        "--inh-caps=-all", "--bounding-set=-all", *command]
@@ -148,12 +149,11 @@ class Node:
         if not e:
             return False
         try:
-            ok = all(request(e["admin"][n], "GET", "/readyz", timeout=2)[0] == 200
-                     for n in ("orchestrator", "agent", "gateway"))
+            ok = all(request(e["admin"][n], "GET", "/readyz", timeout=2)[0] == 200 for n in self.programs)
         except (OSError, http.client.HTTPException, KeyError):
             return False
         if ok:
-            self.api, self.data = e["api"], e["data"]
+            self.api, self.data = e.get("api"), e["data"]
         return ok
 
     def logs(self, tail=12000):
@@ -255,6 +255,67 @@ class Node:
         self.stop()
 
 
+class Cluster:
+    """Several nodes, each a `tributary up` of its own: n1 with Redis and orchestrator, n2.. joined to it. It stands in
+    for a Node where a Job asks for one; `nodes` are the rest's hands. args are of every node."""
+
+    def __init__(self, count, *args, lease_ms=3000, env=None):
+        self.args = ["--lease-ms", str(lease_ms), "--node-grace-ms", str(lease_ms // 3), *args]
+        self.env, self.nodes, self.serial = env, [], 0
+        try:
+            for _ in range(count):
+                self.add()
+        except BaseException:
+            self.stop()
+            raise
+
+    def place(self, number):
+        """Node keywords of node `number` (1 ..) and its further arguments; tests with other places override it."""
+        if number == 1:
+            return {}, []
+        return {"api": False}, ["--join", self.nodes[0].endpoints()["redis"]]
+
+    def add(self):
+        self.serial += 1
+        keywords, more = self.place(self.serial)
+        self.nodes.append(Node(*self.args, *more, name=f"n{self.serial}", env=self.env, **keywords))
+        return self.nodes[-1]
+
+    def __getitem__(self, index):
+        return self.nodes[index]
+
+    def named(self, name):
+        return next(n for n in self.nodes if n.name == name)
+
+    def __getattr__(self, name):  # api, data, redis(), endpoints() .. are the first node's
+        if name in ("nodes", "process"):
+            raise AttributeError(name)
+        return getattr(self.nodes[0], name)
+
+    def logs(self, tail=6000):
+        return "".join(f"===== {n.name}\n{n.logs(tail)}" for n in self.nodes)
+
+    def total(self, program, series):
+        return sum(n.metric(program, series) for n in self.nodes if n.process.poll() is None)
+
+    def stop(self):
+        errors = []
+        for node in reversed(self.nodes):
+            try:
+                node.stop()
+            except AssertionError as e:
+                errors.append(e)
+        assert not errors, errors
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind:
+            print(self.logs())
+        self.stop()
+
+
 # ---- models and updates ----
 
 def cut(vector, parts=3):
@@ -340,15 +401,15 @@ class Job:
     def updates(self, round_number=1):
         return [self.update(c, round_number) for c in range(self.clients)]
 
-    def checkin(self, client, wait=0, timeout=40):
-        return call(self.node.data, "POST", f"/v1/jobs/{self.id}/checkins", {"client_id": f"c-{client}"},
+    def checkin(self, client, wait=0, timeout=40, via=None):
+        return call((via or self.node).data, "POST", f"/v1/jobs/{self.id}/checkins", {"client_id": f"c-{client}"},
                     {"Prefer": f"wait={wait}"} if wait else None, timeout=timeout)
 
-    def selected(self, client, timeout=30):
+    def selected(self, client, timeout=30, via=None):
         end = time.monotonic() + timeout
         while True:
             try:
-                answer = self.checkin(client, wait=5)
+                answer = self.checkin(client, wait=5, via=via)
             except (OSError, http.client.HTTPException):
                 answer = {"status": "wait"}
             except AssertionError as e:  # told to come again, as the library does
@@ -365,22 +426,26 @@ class Job:
                 "FL-Client": f"c-{client}", "FL-Round": str(ticket["round"]),
                 "FL-Base-Version": str(ticket["base_version"]), "FL-Weight": repr(weight)}
 
-    def put(self, client, ticket, body=None, weight=None, extra=None, timeout=60):
+    def put(self, client, ticket, body=None, weight=None, extra=None, timeout=60, via=None):
         x, w = self.update(client, ticket["round"])
         order = [2, 0, 1] if client % 3 == 1 else None
         body = body_of(x, order) if body is None else body
         headers = {**self.headers(client, ticket, w if weight is None else weight), **(extra or {})}
-        status, head, data = request(self.node.data, "PUT", ticket["upload"]["url"], body, headers, timeout)
+        base, url = (via or self.node).data, ticket["upload"]["url"]
+        if "://" in url:
+            u = urllib.parse.urlsplit(url)
+            base, url = f"{u.scheme}://{u.netloc}", u.path
+        status, head, data = request(base, "PUT", url, body, headers, timeout)
         return status, head, json.loads(data) if data else {}
 
-    def report(self, client, timeout=60):
-        """A client as the library does it: retries until it has a receipt."""
+    def report(self, client, timeout=60, via=None):
+        """A client as the library does it: retries until it has a receipt. via: the node it talks to."""
         end = time.monotonic() + timeout
-        ticket = self.selected(client)
+        ticket = self.selected(client, via=via)
         while True:
             assert time.monotonic() < end, "no receipt"
             try:
-                status, _, receipt = self.put(client, ticket)
+                status, _, receipt = self.put(client, ticket, via=via)
             except (OSError, http.client.HTTPException):
                 time.sleep(0.05)
                 continue
@@ -388,7 +453,7 @@ class Job:
                 return receipt
             assert status in (429, 503) or receipt.get("code") in ("not-selected", "upload-busy"), (status, receipt)
             if receipt.get("code") == "not-selected":
-                ticket = self.selected(client)
+                ticket = self.selected(client, via=via)
             time.sleep(float(receipt.get("retry_after", 0.1)))
 
     def report_all(self, order=None, threads=4, timeout=60):
@@ -423,7 +488,7 @@ class Job:
     def version(self):
         return self.get()["status"]["version"]
 
-    def published(self, version=1, timeout=30):
+    def published(self, version=1, timeout=30, via=None):
         def there():
             try:
                 return self.version() >= version
@@ -435,7 +500,7 @@ class Job:
             print(json.dumps(self.node.state(), indent=1), self.node.redis("HGETALL", f"trib:{{{self.id}}}:r:{version}"))
             print(self.node.logs())
             raise
-        status, headers, body = request(self.node.data, "GET", f"/v1/jobs/{self.id}/models/{version}")
+        status, headers, body = request((via or self.node).data, "GET", f"/v1/jobs/{self.id}/models/{version}")
         assert status == 200, (status, body[:300])
         return vector_of(body)
 

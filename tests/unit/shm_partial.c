@@ -211,6 +211,40 @@ static void attach_refuses_what_is_not_a_partial(void **state)
 	trib_partial_fini(&p);
 }
 
+static void a_sealed_sum_can_go_on_and_be_filled_from_outside(void **state)
+{
+	struct trib_partial p = make();
+	struct trib_partial q = make();
+	struct trib_partial_item items[2] = { item(1, 1), item(2, 1) };
+
+	(void)state;
+	trib_partial_reset(&p, 7);
+	trib_partial_seal(&p);
+	trib_partial_unseal(&p);
+	assert_int_equal(trib_partial_state(&p), TRIB_PARTIAL_EMPTY); /* it held nothing */
+	op(&p, items, 1, 5);
+	trib_partial_unseal(&p); /* is not sealed */
+	trib_partial_seal(&p);
+	assert_int_equal(trib_partial_begin(&p, &items[1], 1), -EPERM);
+	trib_partial_unseal(&p);
+	assert_int_equal(trib_partial_state(&p), TRIB_PARTIAL_OPEN);
+	op(&p, &items[1], 1, 6);
+	assert_int_equal(trib_partial_totals(&p).updates, 2);
+	assert_true(trib_partial_folded(&p, 1, 1) && trib_partial_folded(&p, 2, 1));
+	assert_int_equal(((int64_t *)trib_partial_accumulator(&p))[ELEMENTS - 1], 11);
+
+	trib_partial_fill(&q, 9, (struct trib_partial_totals){ 4, 44 });
+	assert_int_equal(trib_partial_state(&q), TRIB_PARTIAL_SEALED);
+	assert_int_equal(trib_partial_header(&q)->round, 9);
+	assert_int_equal(trib_partial_totals(&q).updates, 4);
+	assert_int_equal(trib_partial_totals(&q).weight, 44);
+	assert_false(trib_partial_folded(&q, 1, 1));
+	trib_partial_renumber(&q, 4097);
+	assert_int_equal(trib_partial_header(&q)->index, 4097);
+	trib_partial_fini(&p);
+	trib_partial_fini(&q);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -219,6 +253,7 @@ int main(void)
 		cmocka_unit_test(a_torn_chunk_is_restored),
 		cmocka_unit_test(reset_forgets_an_op_under_way),
 		cmocka_unit_test(attach_refuses_what_is_not_a_partial),
+		cmocka_unit_test(a_sealed_sum_can_go_on_and_be_filled_from_outside),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

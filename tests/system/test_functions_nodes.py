@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The record of a round over several nodes, tried with random transitions: whatever nodes die and whatever is sent
+again, every counted update is in exactly one memory that lives, and the counts of that node say so."""
+import random
+
+import pytest
+
+from test_functions import JOB, pairs, redis  # noqa: F401 - a fixture
+
+NODES = ("n1", "n2", "n3", "n4")
+
+
+class World:
+    def __init__(self, redis, seed, asynchronous):
+        self.r, self.rng, self.asynchronous = redis, random.Random(seed), asynchronous
+        self.serial, self.sent = 0, []
+        self.boot = {}     # node -> the boot that lives there
+        self.where = {}    # update -> the (node, boot) whose memory it is in; what is lost is taken out
+        self.sums = {}     # (node, boot) -> its sums that went over: {part: ((to, boot), updates)}
+        self.parts = {}
+        redis("FLUSHALL")
+        spec = '{"mode":"async"}' if asynchronous else "{}"
+        self.call("job_create", "5|o", "job_x", "x", spec, 6, 1, 9, 60000, 60000, 3)
+        self.call("model_init", "d0", 40, 10, "{}")
+        self.call("job_set", "5|o", "created", "running", "")
+        for node in NODES:
+            self.up(node)
+        self.call("round_open", "5|o", 1, 0, 6, 1, 9, 60000)
+
+    def call(self, name, *args):
+        words = ("FCALL", "trib_" + name, 1, JOB, *args)
+        self.sent.append(words)
+        return self.r(*words)
+
+    def round(self):
+        return pairs(self.r("HGETALL", "trib:{job_x}:r:1"))
+
+    def lose(self, node):
+        """Everything in the memory of a node is gone; sums that others sent there are their senders' again."""
+        memory = (node, self.boot.get(node))
+        for sender, parts in list(self.sums.items()):
+            for part, (to, updates) in list(parts.items()):
+                if to == memory:
+                    del parts[part]
+                    for u in updates:
+                        if self.where.get(u) == memory and self.boot.get(sender[0]) == sender[1] != memory[1]:
+                            self.where[u] = sender
+        for u in [u for u, m in self.where.items() if m == memory]:
+            del self.where[u]
+
+    def up(self, node):
+        self.serial += 1
+        if self.boot.get(node):
+            self.lose(node)
+        self.boot[node] = f"b{self.serial}"
+        self.r("FCALL", "trib_node_up", 1, "trib:node:" + node, node, 60000, "url", "http://" + node)
+        self.call("node_lost", 1, node, self.boot[node])
+
+    def down(self, node):
+        self.r("DEL", "trib:node:" + node)
+        self.lose(node)
+        self.boot[node] = ""
+        self.call("node_lost", 1, node, "")
+
+    def commit(self):
+        node = self.rng.choice([n for n in NODES if self.boot[n]] or [None])
+        if not node:
+            return
+        client = f"c{self.rng.randrange(9)}"
+        self.serial += 1
+        answer = self.call("checkin", client, f"u{self.serial}")
+        if answer[0] != "SELECTED" or str(answer[1]) != "1":
+            return
+        place = f"{node}:{self.boot[node]}:{self.serial}:1"
+        if self.call("commit", client, answer[4], 1, "d", self.rng.randint(1, 9), place, node)[0] in ("OK", "CLOSE"):
+            self.where[answer[4]] = (node, self.boot[node])
+
+    def move(self):
+        r = self.round()
+        if r.get("state") != "closing":
+            return
+        node = self.rng.choice(NODES)
+        if self.boot[node]:
+            self.call("node_sync", node)  # elects
+        top = self.round().get("top")
+        if not top or node == top or not self.boot[node]:
+            return
+        memory, to = (node, self.boot[node]), (top, self.boot[top])
+        updates = [u for u, m in self.where.items() if m == memory]
+        r = self.round()
+        if not updates:
+            return
+        self.parts[memory] = part = self.parts.get(memory, 0) + 1
+        args = (1, node, memory[1], part, top, to[1], r["n:" + node], r["w:" + node])
+        assert int(r["n:" + node]) == len(updates), (r, updates)
+        answer = ["LATER"]
+        while answer[0] == "LATER":
+            answer = self.call("partial_moved", *args)
+        assert answer[0] == "OK", (answer, args, r)
+        self.sums.setdefault(memory, {})[part] = (to, updates)
+        for u in updates:
+            self.where[u] = to
+        assert self.call("partial_moved", *args) == ["SAME", answer[1]]
+
+    def again(self):
+        moves = [w for w in self.sent if w[1] == "trib_partial_moved"]
+        if moves:  # of long ago: taken back since, or known
+            words = self.rng.choice(moves)
+            before = self.round()
+            answer = self.r(*words)
+            assert answer[0] in ("SAME", "TAKEN", "STATE", "TOP", "GONE", "COUNT", "LATER"), (words, answer, before)
+            assert self.round() == before
+
+    def step(self):
+        what = self.rng.choice(["commit"] * 12 + ["move"] * 4 + ["again", "down", "up", "close"])
+        if what == "commit":
+            self.commit()
+        elif what == "move":
+            self.move()
+        elif what == "again":
+            self.again()
+        elif what == "close":
+            self.call("deadline", "5|o", 1, 2)
+        elif what == "up":
+            self.up(self.rng.choice(NODES))
+        elif sum(bool(b) for b in self.boot.values()) > 1:
+            node = self.rng.choice(NODES)
+            if self.boot[node]:
+                self.down(node)
+
+    def check(self):
+        r = self.round()
+        if r["state"] == "failed":
+            return False
+        upd = pairs(self.r("HGETALL", "trib:{job_x}:r:1:upd"))
+        counted = {v.split("|")[1]: v.split("|") for v in upd.values() if v[0] == "C"}
+        assert set(counted) == set(self.where), (set(counted) ^ set(self.where), r)
+        assert int(r["acc"]) == len(counted), r
+        assert int(r["wsum"]) == sum(int(v[4]) for v in counted.values()), r
+        for node in NODES:
+            mine = [u for u, m in self.where.items() if m == (node, self.boot[node])]
+            assert int(r.get("n:" + node, 0)) == len(mine), (node, r, self.where)
+            assert int(r.get("w:" + node, 0)) == sum(int(counted[u][4]) for u in mine), (node, r)
+        assert all(self.boot[n] == b for n, b in self.where.values()), (self.boot, self.where)
+        return True
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_every_counted_update_is_in_one_memory_that_lives(redis, asynchronous):  # noqa: F811
+    moved = 0
+    for seed in range(60):
+        world = World(redis, seed, asynchronous)
+        for i in range(80):
+            try:
+                world.step()
+                if not world.check():
+                    break
+            except AssertionError:
+                print(f"seed {seed} step {i}", *world.sent[-25:], sep="\n")
+                raise
+        moved += sum(w[1] == "trib_partial_moved" for w in world.sent)
+    assert moved > 60
