@@ -23,6 +23,7 @@ struct orc_leader {
 	uint64_t valid_until_ms;
 	uint64_t known_until_ms;
 	uint64_t asked_ms;
+	uint64_t asked_config; /* Sentinel's config epoch then */
 	bool asking;
 	bool leading; /* as told last */
 	bool key_made;
@@ -66,6 +67,8 @@ static void make_key(struct orc_leader *leader)
 	}
 }
 
+static void ask(struct orc_leader *leader);
+
 static void on_lease(const struct orc_reply *reply, void *arg)
 {
 	struct orc_leader *leader = arg;
@@ -78,6 +81,10 @@ static void on_lease(const struct orc_reply *reply, void *arg)
 	orc_count(ORC_M_LEASE_COUNT);
 	orc_count_by(ORC_M_LEASE_SECONDS, (int64_t)(trib_clock_ms() - leader->asked_ms));
 	leader->known_until_ms = trib_clock_ms() + TTL_MS;
+	if (leader->asked_config != orc_store_config_epoch(leader->store)) {
+		ask(leader); /* a fail-over on the way: this epoch may have been another's */
+		return;
+	}
 	if (reply->word == ORC_OTHER) {
 		leader->valid_until_ms = 0;
 		set_leading(leader, false);
@@ -99,6 +106,14 @@ static void on_lease(const struct orc_reply *reply, void *arg)
 	}
 }
 
+static void ask(struct orc_leader *leader)
+{
+	leader->asked_ms = trib_clock_ms();
+	leader->asked_config = orc_store_config_epoch(leader->store);
+	leader->asking = orc_store_lease_take(leader->store, leader->id, TTL_MS,
+					      (struct orc_then){ on_lease, leader }) == 0;
+}
+
 static void on_timer(void *arg)
 {
 	struct orc_leader *leader = arg;
@@ -109,11 +124,7 @@ static void on_timer(void *arg)
 	if (leader->asking || leader->stopping || !leader->store) {
 		return;
 	}
-	leader->asked_ms = trib_clock_ms();
-	if (orc_store_lease_take(leader->store, leader->id, TTL_MS,
-				 (struct orc_then){ on_lease, leader }) == 0) {
-		leader->asking = true;
-	}
+	ask(leader);
 }
 
 int orc_leader_new(struct trib_loop *loop, const char *id, void (*on_lead)(void *arg), void *arg,
