@@ -9,9 +9,9 @@
 #include "common/log.h"
 #include "orchestrator/orc_metrics.h"
 
-#define RENEW_MS  1500
-#define TTL_MS    5000
-#define MARGIN_MS 500 /* the lease is trusted so much less long than Redis keeps it */
+#define RENEW_MS  1000
+#define TTL_MS    3500 /* a standby leads so long after the leader's last sign, at the latest */
+#define MARGIN_MS 500  /* the lease is trusted so much less long than Redis keeps it */
 
 struct orc_leader {
 	struct orc_store *store; /* NULL until started */
@@ -88,6 +88,9 @@ static void on_lease(const struct orc_reply *reply, void *arg)
 	if (reply->word == ORC_OTHER) {
 		leader->valid_until_ms = 0;
 		set_leading(leader, false);
+		trib_timer_after(leader->timer, reply->number >= 0 && reply->number < RENEW_MS
+							? (uint64_t)reply->number + 1
+							: RENEW_MS);
 		return;
 	}
 	if (reply->word == ORC_NEW) {
@@ -121,6 +124,7 @@ static void on_timer(void *arg)
 	if (leader->leading && !orc_leader_valid(leader)) {
 		set_leading(leader, false);
 	}
+	trib_timer_after(leader->timer, RENEW_MS);
 	if (leader->asking || leader->stopping || !leader->store) {
 		return;
 	}
@@ -161,7 +165,6 @@ void orc_leader_start(struct orc_leader *leader, struct orc_store *store)
 {
 	leader->store = store;
 	leader->key_made = false; /* Redis may have come back empty */
-	trib_timer_every(leader->timer, RENEW_MS);
 	on_timer(leader);
 }
 

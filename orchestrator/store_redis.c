@@ -172,7 +172,7 @@ static void on_function(const struct trib_value *value, void *arg)
 	then.cb(&reply, then.arg);
 }
 
-/* {epoch, new?} or {0, 0, who} */
+/* {epoch, new?} or {0, 0, who, ms left} */
 static void on_lease(const struct trib_value *value, void *arg)
 {
 	struct call *call = arg;
@@ -185,6 +185,7 @@ static void on_lease(const struct trib_value *value, void *arg)
 		if (reply.number <= 0) {
 			reply.word = ORC_OTHER;
 			reply.text = trib_value_text(trib_value_at(value, 2));
+			reply.number = trib_value_integer(trib_value_at(value, 3));
 		} else if (trib_value_integer(trib_value_at(value, 1)) == 1) {
 			reply.word = ORC_NEW;
 		}

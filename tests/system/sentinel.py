@@ -163,7 +163,7 @@ class Sentinels:
                 process.wait()
         shutil.rmtree(self.dir, ignore_errors=True)
 
-    def logs(self, tail=1500):
+    def logs(self, tail=6000):
         text = ""
         for name in sorted(os.listdir(self.dir)):
             if name.endswith(".log"):

@@ -45,6 +45,8 @@ def train(node, seed, disturb, clients=6, rounds=3):
         for c in crew:
             c.join(160)
     errors = [c.error for c in crew if c.error or c.is_alive()]
+    if errors:
+        print(node.logs())
     assert not errors, errors
     base = job.base
     for n in range(1, rounds + 1):
