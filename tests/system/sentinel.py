@@ -152,7 +152,8 @@ class Sentinels:
             for i in range(len(self.redis)):
                 if i != m and self.role(i) == "master":
                     self.ask(self.ports[i], "REPLICAOF", "127.0.0.1", self.ports[m])
-            return self.replicas(m) == len(self.redis) - 1
+            others = len(self.redis) - 1  # connected is not yet in step: WAIT asks for that
+            return self.replicas(m) == others and self.ask(self.ports[m], "WAIT", others, 500) == str(others)
         until("replicas follow", following, 60, 0.1)
 
     def stop(self):

@@ -23,6 +23,8 @@ class Orchestrator:
 
     def __init__(self, node, name, redis=None):
         self.file = os.path.join(node.dir, f"{name}.json")
+        if os.path.exists(self.file):  # of a former life
+            os.unlink(self.file)
         with open(os.path.join(node.dir, f"{name}.log"), "ab") as log:
             self.process = subprocess.Popen(
                 [os.path.join(BIN, "tributary-orchestrator"), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0",
