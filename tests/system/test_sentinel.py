@@ -129,7 +129,7 @@ def test_an_epoch_the_new_master_never_heard_of_is_not_handed_out_again(sentinel
     sentinels.whole()
     assert take("a", 4)[0] == "4000000001"
     assert take("a", 4) == ["4000000001", "0"]
-    assert take("b", 5) == ["0", "0", "a"]
+    assert take("b", 5)[:3] == ["0", "0", "a"]
     assert take("a", 5) == ["5000000001", "1"]  # the same holder after a fail-over: not the same epoch
     assert take("a", 5) == ["5000000001", "0"]
     sentinels.cli("DEL", "t:lease")
