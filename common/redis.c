@@ -1,9 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
- * A call lives in exactly one of three lists, each ordered by the call's number:
+ * A call lives in exactly one list, each ordered by the call's number:
  *
  *   waiting --write_calls--> sent --reply--> (callback, freed)
  *      ^                       |---LOADING, BUSY, TRYAGAIN---> again --50 ms--> waiting
  *      '------connection lost--'
+ *
+ * With Sentinels ("confirm") a batch of calls is followed by WAIT, and the next batch by its
+ * answer:
+ *
+ *   sent --reply--> held --enough replicas have it--> ripe --> (callback, freed)
+ *                     '---too few, connection lost--> waiting
+ *
+ * A reply that has been seen is therefore never undone by a fail-over. WAIT covers all that was
+ * written before it on any connection, so reads are confirmed as well.
  *
  * hiredis gets the call as private data, but owns nothing of it. When a connection ends hiredis
  * calls back for every command without an answer, with a NULL reply: those are ignored, the calls
@@ -11,183 +20,36 @@
  * callbacks find nothing to touch. Users are only called from a reply of a living connection and
  * from trib_redis_free; both may free the connection, so nothing is touched after such a call.
  */
-#include "common/redis.h"
-
 #include <errno.h>
-#include <hiredis/adapters/libevent.h>
-#include <hiredis/async.h>
-#include <hiredis/hiredis.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
-#include <string.h>
 #include <strings.h>
-#include <sys/queue.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/redis_internal.h"
 
-#define BACKOFF_MIN_MS 20
-#define BACKOFF_MAX_MS 1000
-#define STABLE_MS      1000 /* a connection that lived so long starts the back-off anew */
-#define CONNECT_MS     3000
-#define HOLD_MS        50
-#define SILENCE_MS     10000 /* unacknowledged TCP data for so long: the peer is gone */
 /* hiredis moves its whole output buffer after each partial write, so it gets a bounded part. */
 #define SENT_CALLS_MAX    4096
 #define SENT_BYTES_MAX    (4u << 20)
 #define COMMAND_BYTES_MAX (64u << 20)
-#define WORDS_MAX         64 /* of trib_redis_send */
-#define HOST_MAX          256
-
-struct call {
-	TAILQ_ENTRY(call) entry;
-	uint64_t number;
-	trib_redis_cb *cb;
-	void *arg;
-	char *text; /* hiredis's */
-	size_t size;
-};
-
-TAILQ_HEAD(call_list, call);
-
-enum state {
-	STATE_DOWN,       /* the timer will connect */
-	STATE_CONNECTING, /* the timer will give up */
-	STATE_UP,
-	STATE_HELD, /* up; the timer will send again */
-};
-
-struct trib_redis {
-	struct trib_loop *loop;
-	struct trib_timer *timer;   /* meaning: see enum state */
-	redisAsyncContext *context; /* NULL when down */
-	enum state state;
-	bool closing;
-	bool probing; /* one call at a time until Redis really answers: keeps the order */
-	uint64_t backoff_ms;
-	uint64_t up_since_ms;
-	char host[HOST_MAX]; /* or the path of the unix socket */
-	int port;            /* 0: unix */
-
-	struct call_list waiting;
-	struct call_list sent;
-	struct call_list again;
-	size_t sent_count;
-	size_t sent_bytes;
-	size_t outstanding;
-	uint64_t last_number;
-
-	char *channel;
-	trib_redis_message_cb *message_cb;
-	trib_redis_again_cb *again_cb;
-	void *subscribe_arg;
-};
-
-/* ---- values: redisReply under another name ---- */
-
-static const redisReply nil_reply = { .type = REDIS_REPLY_NIL };
-
-static const redisReply *reply_of(const struct trib_value *value)
-{
-	return value ? (const redisReply *)value : &nil_reply;
-}
+#define WORDS_MAX         64    /* of trib_redis_send */
+#define CONFIRM_TEXT      "100" /* ms that a replica may take.. */
+#define SHORT_MS          5000  /* ..and for so long those that did not are not waited for */
 
 static const struct trib_value *value_of(const redisReply *reply)
 {
 	return (const struct trib_value *)reply;
 }
 
-enum trib_value_type trib_value_type(const struct trib_value *value)
-{
-	switch (reply_of(value)->type) {
-	case REDIS_REPLY_INTEGER:
-		return TRIB_VALUE_INTEGER;
-	case REDIS_REPLY_STRING:
-	case REDIS_REPLY_STATUS:
-		return TRIB_VALUE_TEXT;
-	case REDIS_REPLY_ARRAY:
-		return TRIB_VALUE_ARRAY;
-	case REDIS_REPLY_ERROR:
-		return TRIB_VALUE_ERROR;
-	default:
-		return TRIB_VALUE_NIL;
-	}
-}
-
-long long trib_value_integer(const struct trib_value *value)
-{
-	const redisReply *reply = reply_of(value);
-	long long number;
-	char *end;
-
-	if (reply->type == REDIS_REPLY_INTEGER) {
-		return reply->integer;
-	}
-	if (trib_value_type(value) != TRIB_VALUE_TEXT || reply->len == 0 ||
-	    (reply->str[0] != '-' && (reply->str[0] < '0' || reply->str[0] > '9')) ||
-	    (reply->str[0] == '-' && (reply->str[1] < '0' || reply->str[1] > '9'))) {
-		return 0;
-	}
-	errno = 0;
-	number = strtoll(reply->str, &end, 10);
-	return errno || end != reply->str + reply->len ? 0 : number;
-}
-
-static bool has_text(const struct trib_value *value)
-{
-	enum trib_value_type type = trib_value_type(value);
-
-	return type == TRIB_VALUE_TEXT || type == TRIB_VALUE_ERROR;
-}
-
-const char *trib_value_text(const struct trib_value *value)
-{
-	return has_text(value) ? reply_of(value)->str : "";
-}
-
-size_t trib_value_size(const struct trib_value *value)
-{
-	return has_text(value) ? reply_of(value)->len : 0;
-}
-
-size_t trib_value_count(const struct trib_value *value)
-{
-	return trib_value_type(value) == TRIB_VALUE_ARRAY ? reply_of(value)->elements : 0;
-}
-
-const struct trib_value *trib_value_at(const struct trib_value *value, size_t index)
-{
-	return value_of(index < trib_value_count(value) ? reply_of(value)->element[index]
-							: &nil_reply);
-}
-
-const char *trib_value_field(const struct trib_value *value, const char *key, const char *otherwise)
-{
-	size_t count = trib_value_count(value);
-	size_t size = strlen(key);
-
-	for (size_t i = 0; i + 1 < count; i += 2) {
-		const struct trib_value *name = trib_value_at(value, i);
-		const struct trib_value *text = trib_value_at(value, i + 1);
-
-		if (trib_value_type(name) == TRIB_VALUE_TEXT && trib_value_size(name) == size &&
-		    memcmp(trib_value_text(name), key, size) == 0) {
-			return trib_value_type(text) == TRIB_VALUE_TEXT ? trib_value_text(text)
-									: otherwise;
-		}
-	}
-	return otherwise;
-}
-
 /* ---- calls ---- */
 
 static void call_free(struct call *call)
 {
+	if (call->reply) {
+		freeReplyObject(call->reply);
+	}
 	redisFreeCommand(call->text);
 	trib_free(call);
 }
@@ -221,14 +83,13 @@ static void calls_merge(struct call_list *to, struct call_list *from)
 
 static void on_reply(redisAsyncContext *context, void *data, void *private);
 
+static void confirm_calls(struct trib_redis *redis);
+
 /* Bounded by SENT_CALLS_MAX; what is left is written as answers come. */
-static void write_calls(struct trib_redis *redis)
+static void write_batch(struct trib_redis *redis)
 {
 	struct call *call;
 
-	if (redis->state != STATE_UP || redis->channel) {
-		return;
-	}
 	while ((call = TAILQ_FIRST(&redis->waiting)) != NULL) {
 		if (redis->sent_count > 0 &&
 		    (redis->probing || redis->sent_count >= SENT_CALLS_MAX ||
@@ -248,23 +109,56 @@ static void write_calls(struct trib_redis *redis)
 	}
 }
 
-static bool starts_with(const char *text, const char *start)
+void redis_calls_write(struct trib_redis *redis)
 {
-	return strncmp(text, start, strlen(start)) == 0;
+	if (redis->state != STATE_UP || redis->channel || redis->confirming) {
+		return;
+	}
+	write_batch(redis);
+	if (redis->sent_count > 0 && redis->confirm) {
+		confirm_calls(redis);
+	}
+	if (redis->sent_count > 0 && redis->sentinel && redis->answers_seen == UINT64_MAX) {
+		redis->answers_seen = redis->answers;
+		trib_timer_after(redis->patience, PATIENCE_MS);
+	}
 }
 
-/* Errors that say "not now": the command was not carried out. */
-static bool is_passing(const redisReply *reply)
+static bool is_error(const redisReply *reply, const char *const starts[])
 {
-	static const char *const starts[] = { "LOADING ", "BUSY ", "TRYAGAIN ",
-					      "ERR max number of clients reached" };
-
-	for (size_t i = 0; i < TRIB_COUNT(starts) && reply->type == REDIS_REPLY_ERROR; i++) {
-		if (starts_with(reply->str, starts[i])) {
+	for (; reply->type == REDIS_REPLY_ERROR && *starts; starts++) {
+		if (redis_starts_with(reply->str, *starts)) {
 			return true;
 		}
 	}
 	return false;
+}
+
+/* Errors that say "not now": the command was not carried out. */
+static bool is_passing(struct trib_redis *redis, const redisReply *reply)
+{
+	static const char *const busy[] = { "LOADING ", "BUSY ", "TRYAGAIN ",
+					    "ERR max number of clients reached", NULL };
+	static const char *const few[] = { "NOREPLICAS ", NULL };
+	static const char *const replica[] = { "READONLY ", "MASTERDOWN ", NULL };
+
+	if (!redis->sentinel) {
+		return is_error(reply, busy);
+	}
+	if (is_error(reply, replica)) {
+		redis->suspect = true;
+		return true;
+	}
+	return is_error(reply, busy) || is_error(reply, few);
+}
+
+static void hold(struct trib_redis *redis)
+{
+	redis->probing = true;
+	if (redis->state == STATE_UP) {
+		redis->state = STATE_HELD;
+		trib_timer_after(redis->timer, HOLD_MS);
+	}
 }
 
 static void on_reply(redisAsyncContext *context, void *data, void *private)
@@ -278,16 +172,18 @@ static void on_reply(redisAsyncContext *context, void *data, void *private)
 	if (!redis || !reply) {
 		return; /* the connection ends: not an answer */
 	}
+	redis->answers++;
 	TAILQ_REMOVE(&redis->sent, call, entry);
 	redis->sent_count--;
 	redis->sent_bytes -= call->size;
-	if (is_passing(reply)) {
+	if (is_passing(redis, reply)) {
 		TAILQ_INSERT_TAIL(&redis->again, call, entry);
-		redis->probing = true;
-		if (redis->state == STATE_UP) {
-			redis->state = STATE_HELD;
-			trib_timer_after(redis->timer, HOLD_MS);
-		}
+		hold(redis);
+		return;
+	}
+	if (redis->confirm) {
+		call->reply = redis_link_take(data);
+		TAILQ_INSERT_TAIL(&redis->held, call, entry);
 		return;
 	}
 	redis->backoff_ms = BACKOFF_MIN_MS;
@@ -296,210 +192,128 @@ static void on_reply(redisAsyncContext *context, void *data, void *private)
 	cb = call->cb;
 	arg = call->arg;
 	call_free(call);
-	write_calls(redis);
+	redis_calls_write(redis);
 	if (cb) {
 		cb(value_of(reply), arg);
 	}
 }
 
-/* ---- connection ---- */
+/* ---- confirmation ---- */
 
-/* The context is gone or going: whatever it has not answered will be sent again. */
-static void go_down(struct trib_redis *redis)
+/* Calls back, in order; a user may free the connection. */
+static void answer_ripe(struct trib_redis *redis)
 {
-	bool was_stable = (redis->state == STATE_UP || redis->state == STATE_HELD) &&
-			  trib_clock_ms() - redis->up_since_ms >= STABLE_MS;
+	bool freed = false;
+	bool *outer = redis->freed;
+	struct call *call;
 
-	if (was_stable) {
-		redis->backoff_ms = BACKOFF_MIN_MS;
+	redis->freed = &freed;
+	while (!freed && (call = TAILQ_FIRST(&redis->ripe)) != NULL) {
+		TAILQ_REMOVE(&redis->ripe, call, entry);
+		redis->outstanding--;
+		if (call->cb) {
+			call->cb(value_of(call->reply), call->arg);
+		}
+		call_free(call);
 	}
-	redis->context = NULL;
-	redis->state = STATE_DOWN;
-	redis->probing = true; /* a server that comes back is LOADING at first */
+	if (!freed) {
+		redis->freed = outer;
+	} else if (outer) {
+		*outer = true;
+	}
+}
+
+static void forget_replies(struct call_list *calls)
+{
+	struct call *call;
+
+	TAILQ_FOREACH(call, calls, entry) {
+		freeReplyObject(call->reply);
+		call->reply = NULL;
+	}
+}
+
+void redis_calls_return(struct trib_redis *redis)
+{
+	forget_replies(&redis->held);
+	calls_merge(&redis->waiting, &redis->held);
 	calls_merge(&redis->waiting, &redis->sent);
 	calls_merge(&redis->waiting, &redis->again);
 	redis->sent_count = 0;
 	redis->sent_bytes = 0;
-	trib_timer_after(redis->timer, redis->backoff_ms);
-	redis->backoff_ms *= 2;
-	if (redis->backoff_ms > BACKOFF_MAX_MS) {
-		redis->backoff_ms = BACKOFF_MAX_MS;
-	}
 }
 
-/* Lets go of the context; its last callbacks will find data == NULL. hiredis delays the release
- * itself when one of the context's callbacks is running. */
-static void drop_context(struct trib_redis *redis)
+void redis_calls_again(struct trib_redis *redis)
 {
-	if (redis->context) {
-		redis->context->data = NULL;
-		redisAsyncFree(redis->context);
-		redis->context = NULL;
-	}
+	calls_merge(&redis->waiting, &redis->again);
+	redis_calls_write(redis);
 }
 
-static void on_message(redisAsyncContext *context, void *data, void *private)
+static void on_confirmed(redisAsyncContext *context, void *data, void *private)
 {
 	struct trib_redis *redis = context->data;
-	const struct trib_value *value = data;
-	const char *kind;
+	const redisReply *reply = data;
 
 	(void)private;
-	if (!redis || !value || trib_value_count(value) != 3) {
+	if (!redis || !reply) {
 		return;
 	}
-	redis->backoff_ms = BACKOFF_MIN_MS;
-	kind = trib_value_text(trib_value_at(value, 0));
-	if (strcmp(kind, "subscribe") == 0) {
-		if (redis->again_cb) {
-			redis->again_cb(redis->subscribe_arg);
-		}
-	} else if (strcmp(kind, "message") == 0) {
-		redis->message_cb(trib_value_text(trib_value_at(value, 2)), redis->subscribe_arg);
+	redis->answers++;
+	redis->confirming = false;
+	if (reply->type != REDIS_REPLY_INTEGER) {
+		redis_link_lose(redis); /* "WAIT cannot be used with replica instances" */
+		return;
 	}
+	if (reply->integer < (long long)redis->wanted) {
+		redis->fewer = reply->integer > 0 ? (size_t)reply->integer : 0;
+		redis->fewer_until_ms = trib_clock_ms() + SHORT_MS;
+	}
+	if (reply->integer < (long long)redis->confirm) {
+		log_warn("redis", "not-confirmed host=%s port=%d replicas=%lld wanted=%u",
+			 redis->host, redis->port, reply->integer, redis->confirm);
+		forget_replies(&redis->held);
+		calls_merge(&redis->again, &redis->held);
+		hold(redis);
+		return;
+	}
+	if (!TAILQ_EMPTY(&redis->held)) {
+		redis->backoff_ms = BACKOFF_MIN_MS;
+		redis->probing = !TAILQ_EMPTY(&redis->again);
+	}
+	TAILQ_CONCAT(&redis->ripe, &redis->held, entry);
+	redis_calls_write(redis);
+	answer_ripe(redis);
 }
 
-static void write_subscribe(struct trib_redis *redis)
-{
-	/* Fails when out of memory only: let the connection watch try again. */
-	if (redisAsyncCommand(redis->context, on_message, NULL, "SUBSCRIBE %s", redis->channel) !=
-	    REDIS_OK) {
-		redis->state = STATE_CONNECTING;
-		trib_timer_after(redis->timer, HOLD_MS);
-	}
-}
-
-/* hiredis releases the context itself after a failure, and goes on using it after a success: so
- * it must not be freed in here. */
-static void on_connect(const redisAsyncContext *context, int status)
+static void on_role_again(redisAsyncContext *context, void *data, void *private)
 {
 	struct trib_redis *redis = context->data;
 
-	if (!redis) {
-		return;
-	}
-	if (status != REDIS_OK) {
-		log_debug("redis", "connect-failed host=%s port=%d error=%s", redis->host,
-			  redis->port, context->c.errstr);
-		go_down(redis);
-		return;
-	}
-	redis->state = STATE_UP;
-	redis->up_since_ms = trib_clock_ms();
-	trib_timer_stop(redis->timer);
-	if (redis->channel) {
-		write_subscribe(redis);
-	} else {
-		write_calls(redis);
+	(void)private;
+	if (redis && data && !redis_link_role(redis, data)) {
+		redis_link_lose(redis);
 	}
 }
 
-static void on_disconnect(const redisAsyncContext *context, int status)
+/* All replicas that are connected shall have it, since any of them may be promoted; `confirm` of
+ * them must. */
+static void confirm_calls(struct trib_redis *redis)
 {
-	struct trib_redis *redis = context->data;
+	size_t wanted = redis->replicas;
 
-	(void)status;
-	if (redis) {
-		log_debug("redis", "connection-lost host=%s port=%d error=%s", redis->host,
-			  redis->port, context->errstr ? context->errstr : "");
-		go_down(redis);
+	if (trib_clock_ms() < redis->fewer_until_ms && redis->fewer < wanted) {
+		wanted = redis->fewer;
 	}
-}
-
-/* A peer that vanished without a word must not keep calls for ever. Best effort. */
-static void watch_peer(int fd)
-{
-	int on = 1;
-	int idle_s = 10;
-	int interval_s = 3;
-	int probes = 3;
-	int silence_ms = SILENCE_MS;
-
-	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &silence_ms, sizeof(silence_ms));
-}
-
-static void start_connect(struct trib_redis *redis)
-{
-	redisAsyncContext *context = redis->port ? redisAsyncConnect(redis->host, redis->port)
-						 : redisAsyncConnectUnix(redis->host);
-
-	if (!context || context->err ||
-	    redisLibeventAttach(context, trib_loop_base(redis->loop)) != REDIS_OK) {
-		if (context) {
-			redisAsyncFree(context);
-		}
-		go_down(redis);
-		return;
-	}
-	if (redis->port) {
-		watch_peer(context->c.fd);
-	}
-	context->data = redis;
-	redis->context = context;
-	redis->state = STATE_CONNECTING;
-	trib_timer_after(redis->timer, CONNECT_MS);
-	(void)redisAsyncSetConnectCallback(context, on_connect);
-	(void)redisAsyncSetDisconnectCallback(context, on_disconnect);
-}
-
-static void on_timer(void *arg)
-{
-	struct trib_redis *redis = arg;
-
-	switch (redis->state) {
-	case STATE_DOWN:
-		start_connect(redis);
-		break;
-	case STATE_CONNECTING:
-		drop_context(redis);
-		go_down(redis);
-		break;
-	case STATE_HELD:
-		redis->state = STATE_UP;
-		calls_merge(&redis->waiting, &redis->again);
-		write_calls(redis);
-		break;
-	case STATE_UP:
-		break;
+	redis->wanted = wanted > redis->confirm ? wanted : redis->confirm;
+	redis->confirming = true;
+	if (redisAsyncCommand(redis->context, on_role_again, NULL, "ROLE") != REDIS_OK ||
+	    redisAsyncCommand(redis->context, on_confirmed, NULL, "WAIT %d " CONFIRM_TEXT,
+			      (int)redis->wanted) != REDIS_OK) {
+		redis_link_lose(redis); /* out of memory */
 	}
 }
 
 /* ---- interface ---- */
-
-static int parse_address(struct trib_redis *redis, const char *address)
-{
-	const char *colon = strrchr(address, ':');
-	uint64_t port;
-	size_t size;
-
-	if (starts_with(address, "unix:")) {
-		const char *path = address + strlen("unix:");
-
-		if (!*path || strlen(path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path)) {
-			return -EINVAL;
-		}
-		return trib_copy(redis->host, sizeof(redis->host), path);
-	}
-	if (!colon || trib_parse_u64(colon + 1, strlen(colon + 1), 1, 65535, &port)) {
-		return -EINVAL;
-	}
-	size = (size_t)(colon - address);
-	if (size >= 2 && address[0] == '[' && address[size - 1] == ']') { /* [::1]:6379 */
-		address++;
-		size -= 2;
-	}
-	if (size == 0 || size >= sizeof(redis->host)) {
-		return -EINVAL;
-	}
-	memcpy(redis->host, address, size);
-	redis->host[size] = '\0';
-	redis->port = (int)port;
-	return 0;
-}
 
 /* hiredis writes without MSG_NOSIGNAL: a server that dies would take us along. */
 static void ignore_broken_pipes(void)
@@ -523,19 +337,16 @@ int trib_redis_new(struct trib_loop *loop, const char *address, struct trib_redi
 	ignore_broken_pipes();
 	redis->loop = loop;
 	redis->probing = true;
-	redis->backoff_ms = BACKOFF_MIN_MS;
 	TAILQ_INIT(&redis->waiting);
 	TAILQ_INIT(&redis->sent);
 	TAILQ_INIT(&redis->again);
-	rc = parse_address(redis, address);
-	if (!rc) {
-		rc = trib_timer_new(loop, on_timer, redis, &redis->timer);
-	}
+	TAILQ_INIT(&redis->held);
+	TAILQ_INIT(&redis->ripe);
+	rc = redis_link_new(redis, address);
 	if (rc) {
 		(void)trib_redis_free(redis);
 		return rc;
 	}
-	start_connect(redis);
 	*ret_redis = redis;
 	return 0;
 }
@@ -548,11 +359,12 @@ struct trib_redis *trib_redis_free(struct trib_redis *redis)
 		return NULL;
 	}
 	redis->closing = true;
-	drop_context(redis);
-	redis->timer = trib_timer_free(redis->timer);
-	redis->state = STATE_DOWN;
-	calls_merge(&redis->waiting, &redis->sent);
-	calls_merge(&redis->waiting, &redis->again);
+	if (redis->freed) {
+		*redis->freed = true;
+	}
+	redis_link_free(redis);
+	redis_calls_return(redis);
+	calls_merge(&redis->waiting, &redis->ripe);
 	while ((call = TAILQ_FIRST(&redis->waiting)) != NULL) {
 		TAILQ_REMOVE(&redis->waiting, call, entry);
 		redis->outstanding--;
@@ -564,6 +376,11 @@ struct trib_redis *trib_redis_free(struct trib_redis *redis)
 	trib_free(redis->channel);
 	trib_free(redis);
 	return NULL;
+}
+
+uint64_t trib_redis_config_epoch(const struct trib_redis *redis)
+{
+	return redis->config_epoch;
 }
 
 bool trib_redis_connected(const struct trib_redis *redis)
@@ -630,7 +447,7 @@ int trib_redis_call(struct trib_redis *redis, trib_redis_cb *cb, void *arg, size
 	call->number = ++redis->last_number;
 	TAILQ_INSERT_TAIL(&redis->waiting, call, entry);
 	redis->outstanding++;
-	write_calls(redis);
+	redis_calls_write(redis);
 	return 0;
 }
 
@@ -669,7 +486,7 @@ int trib_redis_subscribe(struct trib_redis *redis, const char *channel, trib_red
 	redis->again_cb = again;
 	redis->subscribe_arg = arg;
 	if (redis->state == STATE_UP) {
-		write_subscribe(redis);
+		redis_link_subscribe(redis);
 	}
 	return 0;
 }

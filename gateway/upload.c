@@ -189,6 +189,10 @@ static void attached(struct gw_upload *u)
 		gw_upload_refuse(u, TRIB_PROBLEM_NO_SUCH_JOB, "the job is gone");
 	} else if (error == -ENOSPC || error == -ENOMEM) {
 		gw_upload_refuse(u, TRIB_PROBLEM_ARENA_FULL, "the node has no memory for this job");
+	} else if (error && !u->reserved) {
+		leave_attaching(u);
+		gw_upload_reserve(
+			u); /* the record knows why: counted already, the job is over .. */
 	} else if (error) {
 		gw_upload_refuse(u, TRIB_PROBLEM_UNAVAILABLE,
 				 "the node's agent is not ready for this job");

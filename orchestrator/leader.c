@@ -9,9 +9,9 @@
 #include "common/log.h"
 #include "orchestrator/orc_metrics.h"
 
-#define RENEW_MS  1500
-#define TTL_MS    5000
-#define MARGIN_MS 500 /* the lease is trusted so much less long than Redis keeps it */
+#define RENEW_MS  1000
+#define TTL_MS    3500 /* a standby leads so long after the leader's last sign, at the latest */
+#define MARGIN_MS 500  /* the lease is trusted so much less long than Redis keeps it */
 
 struct orc_leader {
 	struct orc_store *store; /* NULL until started */
@@ -23,6 +23,7 @@ struct orc_leader {
 	uint64_t valid_until_ms;
 	uint64_t known_until_ms;
 	uint64_t asked_ms;
+	uint64_t asked_config; /* Sentinel's config epoch then */
 	bool asking;
 	bool leading; /* as told last */
 	bool key_made;
@@ -66,6 +67,8 @@ static void make_key(struct orc_leader *leader)
 	}
 }
 
+static void ask(struct orc_leader *leader);
+
 static void on_lease(const struct orc_reply *reply, void *arg)
 {
 	struct orc_leader *leader = arg;
@@ -78,9 +81,16 @@ static void on_lease(const struct orc_reply *reply, void *arg)
 	orc_count(ORC_M_LEASE_COUNT);
 	orc_count_by(ORC_M_LEASE_SECONDS, (int64_t)(trib_clock_ms() - leader->asked_ms));
 	leader->known_until_ms = trib_clock_ms() + TTL_MS;
+	if (leader->asked_config != orc_store_config_epoch(leader->store)) {
+		ask(leader); /* a fail-over on the way: this epoch may have been another's */
+		return;
+	}
 	if (reply->word == ORC_OTHER) {
 		leader->valid_until_ms = 0;
 		set_leading(leader, false);
+		trib_timer_after(leader->timer, reply->number >= 0 && reply->number < RENEW_MS
+							? (uint64_t)reply->number + 1
+							: RENEW_MS);
 		return;
 	}
 	if (reply->word == ORC_NEW) {
@@ -99,6 +109,14 @@ static void on_lease(const struct orc_reply *reply, void *arg)
 	}
 }
 
+static void ask(struct orc_leader *leader)
+{
+	leader->asked_ms = trib_clock_ms();
+	leader->asked_config = orc_store_config_epoch(leader->store);
+	leader->asking = orc_store_lease_take(leader->store, leader->id, TTL_MS,
+					      (struct orc_then){ on_lease, leader }) == 0;
+}
+
 static void on_timer(void *arg)
 {
 	struct orc_leader *leader = arg;
@@ -106,14 +124,11 @@ static void on_timer(void *arg)
 	if (leader->leading && !orc_leader_valid(leader)) {
 		set_leading(leader, false);
 	}
+	trib_timer_after(leader->timer, RENEW_MS);
 	if (leader->asking || leader->stopping || !leader->store) {
 		return;
 	}
-	leader->asked_ms = trib_clock_ms();
-	if (orc_store_lease_take(leader->store, leader->id, TTL_MS,
-				 (struct orc_then){ on_lease, leader }) == 0) {
-		leader->asking = true;
-	}
+	ask(leader);
 }
 
 int orc_leader_new(struct trib_loop *loop, const char *id, void (*on_lead)(void *arg), void *arg,
@@ -150,7 +165,6 @@ void orc_leader_start(struct orc_leader *leader, struct orc_store *store)
 {
 	leader->store = store;
 	leader->key_made = false; /* Redis may have come back empty */
-	trib_timer_every(leader->timer, RENEW_MS);
 	on_timer(leader);
 }
 

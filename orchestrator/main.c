@@ -339,7 +339,8 @@ int main(int argc, char **argv)
 	const struct trib_option options[] = {
 		{ "listen", TRIB_OPTION_TEXT, &settings.listen, 0, 0, "ADDR", "REST API" },
 		{ "admin", TRIB_OPTION_TEXT, &settings.admin, 0, 0, "ADDR", "health and metrics" },
-		{ "redis", TRIB_OPTION_TEXT, &settings.redis, 0, 0, "ADDR", "Redis" },
+		{ "redis", TRIB_OPTION_TEXT, &settings.redis, 0, 0, "ADDR",
+		  "unix:PATH, HOST:PORT or sentinel://HOST:PORT,../MASTER" },
 		{ "id", TRIB_OPTION_TEXT, &settings.id, 0, 0, "NAME",
 		  "who this is; unique, and the same after a restart" },
 		{ "data-url", TRIB_OPTION_TEXT, &settings.data_url, 0, 0, "URL",

@@ -172,7 +172,7 @@ static void on_function(const struct trib_value *value, void *arg)
 	then.cb(&reply, then.arg);
 }
 
-/* {epoch, new?} or {0, 0, who} */
+/* {epoch, new?} or {0, 0, who, ms left} */
 static void on_lease(const struct trib_value *value, void *arg)
 {
 	struct call *call = arg;
@@ -185,6 +185,7 @@ static void on_lease(const struct trib_value *value, void *arg)
 		if (reply.number <= 0) {
 			reply.word = ORC_OTHER;
 			reply.text = trib_value_text(trib_value_at(value, 2));
+			reply.number = trib_value_integer(trib_value_at(value, 3));
 		} else if (trib_value_integer(trib_value_at(value, 1)) == 1) {
 			reply.word = ORC_NEW;
 		}
@@ -235,12 +236,18 @@ int orc_store_cluster_init(struct orc_store *store, const char *candidate, struc
 	return call_words(store, on_plain, then, TRIB_COUNT(words), words);
 }
 
+uint64_t orc_store_config_epoch(const struct orc_store *store)
+{
+	return trib_redis_config_epoch(store->commands);
+}
+
 int orc_store_lease_take(struct orc_store *store, const char *who, uint64_t ttl_ms,
 			 struct orc_then then)
 {
 	struct orc_decimal ttl = orc_decimal(ttl_ms);
-	const char *words[] = { "FCALL", "trib_lease_take", "2", ORC_KEY_LEASE, ORC_KEY_FENCE,
-				who,     ttl.text,          "0" };
+	struct orc_decimal epoch = orc_decimal(orc_store_config_epoch(store));
+	const char *words[] = { "FCALL", "trib_lease_take", "2",       ORC_KEY_LEASE, ORC_KEY_FENCE,
+				who,     ttl.text,          epoch.text };
 
 	return call_words(store, on_lease, then, TRIB_COUNT(words), words);
 }

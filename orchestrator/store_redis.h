@@ -85,7 +85,8 @@ struct orc_then {
 /* candidate: 64 hexadecimal digits -> OK */
 TRIB_MUST_CHECK int orc_store_cluster_init(struct orc_store *store, const char *candidate,
 					   struct orc_then then);
-/* -> OK (number = epoch) | OTHER (text = who) */
+uint64_t orc_store_config_epoch(const struct orc_store *store); /* Sentinel's; 0 without */
+/* -> OK (number = epoch) | OTHER (text = who, number = ms until it ends) */
 TRIB_MUST_CHECK int orc_store_lease_take(struct orc_store *store, const char *who, uint64_t ttl_ms,
 					 struct orc_then then);
 TRIB_MUST_CHECK int orc_store_lease_drop(struct orc_store *store, const char *who,

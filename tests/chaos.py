@@ -4,8 +4,13 @@
 
 One to three jobs at once, one to three rounds each, 1 to 8 slots or as many as fit; clients that break off, upload twice
 at once or sleep through rounds with deadlines; sometimes a further job is stopped and deleted in the middle of it all.
+
+Three sites, by the seed: a plain node; one with a standby orchestrator (the leader is killed or frozen for up to ten
+seconds, the standby killed); the same on a Redis with two replicas and three Sentinels (the master is killed or frozen,
+a replica or a Sentinel killed). Clients die for good where a quorum allows it.
+
 After each run: every round is published (or, with a deadline, failed) with every client counted once and every receipt
-among the counted, the model is bit-equal to the integer reference of the counted updates (which is what the undisturbed
+among the counted, receipts name no other digest, the model is bit-equal to the integer reference of the counted updates (which is what the undisturbed
 round gives), versions rose by one, the epoch did not fall, deleted jobs left no memory.
 A run that breaks one of these prints its seed (`make chaos RUNS=1 SEED=that`). Ends with `chaos: runs R violations V`.
 """
@@ -23,9 +28,99 @@ import urllib.parse
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "tests/system"))
 from cluster import Job, Node, body_of, request, until  # noqa: E402
+from sentinel import Sentinels  # noqa: E402
+from test_failover import Orchestrator  # noqa: E402
 
 PROCESSES = ("gateway", "agent", "orchestrator", "redis")
 NODE_LIFE = 25  # runs on one node before a fresh one
+
+
+SITES = ("plain", "standby", "sentinel")
+
+
+class Site(Node):
+    """A node with a second orchestrator, and with a replicated Redis if wanted. `api` is that of who leads."""
+
+    def __init__(self, replicated, **options):
+        self.sentinels = Sentinels() if replicated else None
+        self.standby, self.first = None, None
+        try:
+            super().__init__(*(["--redis", self.sentinels.address] if replicated else []), **options)
+            self.heal()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def api(self):
+        return self.standby.api if self.standby and self.leader() == "standby" else self.first
+
+    @api.setter
+    def api(self, url):
+        self.first = url
+
+    def redis(self, *words):
+        return self.sentinels.cli(*words) if self.sentinels else super().redis(*words)
+
+    def leader(self):
+        return self.redis("GET", "trib:lease:orch").rpartition("|")[0]
+
+    def leader_pid(self, leads=True):
+        if (self.leader() == "standby") == leads:
+            return self.standby.process.pid
+        return self.pid("orchestrator")
+
+    def heal(self):
+        """What a supervisor elsewhere would start again."""
+        if self.sentinels:
+            for i, process in enumerate(self.sentinels.sentinels):
+                if process.poll() is not None:
+                    self.sentinels.start_sentinel(i)
+            self.sentinels.whole()
+        if not self.standby or self.standby.process.poll() is not None:
+            self.standby = Orchestrator(self, "standby")
+        until("somebody leads", self.leader, 30, 0.1)
+
+    def stop(self):
+        if self.standby:
+            self.standby.end()
+        if self.process:
+            super().stop()
+        if self.sentinels:
+            self.sentinels.stop()
+
+
+def freeze(pid, seconds):
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGCONT)
+
+
+def control_fault(site, rng, redis_too):
+    """One fault of what a plain node has not."""
+    kind = rng.choice(["leader-kill", "leader-freeze", "standby-kill"] + (["master-kill", "master-freeze"] * 2 + [
+        "replica-kill", "sentinel-kill"] if redis_too else []))
+    if kind in ("leader-kill", "standby-kill"):
+        os.kill(site.leader_pid(kind == "leader-kill"), signal.SIGKILL)
+        return kind
+    if kind == "leader-freeze":
+        seconds = rng.choice([0.5, 3, 5, 10])
+        freeze(site.leader_pid(), seconds)
+        return f"{kind} {seconds} s"
+    s, master = site.sentinels, site.sentinels.master()
+    if kind == "sentinel-kill":
+        s.sentinels[rng.randrange(len(s.sentinels))].kill()
+        return kind
+    victim = master if kind.startswith("master") else rng.choice([i for i in range(len(s.redis)) if i != master])
+    if kind == "master-freeze":
+        seconds = rng.choice([0.3, 1, 3, 6])
+        freeze(s.redis[victim].pid, seconds)
+        return f"{kind} {seconds} s"
+    s.kill(victim)
+    if rng.random() < 0.3:  # back before anybody has decided
+        s.start_redis(victim)
+        return kind + " and start"
+    return kind
 
 
 def function_pids(node):
@@ -69,6 +164,21 @@ def fault(node, rng):
         return None
 
 
+def disturb(node, rng):
+    """A few random faults; returns what they did."""
+    faults, redis_too = [], bool(getattr(node, "sentinels", None))
+    for _ in range(rng.randint(1, 4)):
+        time.sleep(rng.uniform(0, 0.4))
+        if isinstance(node, Site) and rng.random() < 0.6:
+            what = control_fault(node, rng, redis_too)
+            redis_too = redis_too and not what.startswith(("master", "replica"))  # one replica at a time (ADR 7)
+        else:
+            what = fault(node, rng)
+        if what:
+            faults.append(what)
+    return faults
+
+
 def asked(node, path):
     """GET from the API; 503 and broken connections (a process just came back) are asked again."""
     end = time.monotonic() + 20
@@ -91,7 +201,8 @@ class Client(threading.Thread):
     def __init__(self, job, number, seed, lazy, until_s):
         super().__init__()
         self.job, self.number, self.rng, self.lazy = job, number, random.Random(seed), lazy
-        self.end, self.receipts, self.error = time.monotonic() + until_s, {}, None
+        self.end, self.receipts, self.error, self.mortal = time.monotonic() + until_s, {}, None, False
+        self.fate = random.Random(f"{seed} fate")
 
     def run(self):
         try:
@@ -156,6 +267,9 @@ class Client(threading.Thread):
             return False
         if self.rng.random() < self.lazy:
             time.sleep(self.rng.uniform(0, 3))
+        if self.mortal and self.fate.random() < 0.1:
+            self.break_off(ticket)
+            return False  # never seen again
         if self.rng.random() < 0.15:
             self.break_off(ticket)
         twin = []
@@ -178,6 +292,20 @@ class Client(threading.Thread):
             self.error = e
 
 
+def patient(what, limit_s=40):
+    """Does it again while nobody leads (or a process is just coming back)."""
+    end = time.monotonic() + limit_s
+    while True:
+        try:
+            return what()
+        except (OSError, http.client.HTTPException):
+            assert time.monotonic() < end
+        except AssertionError as e:
+            if ": 503 " not in str(e) or time.monotonic() > end:
+                raise
+        time.sleep(0.1)
+
+
 class Trial:
     """One job with its clients."""
 
@@ -188,22 +316,23 @@ class Trial:
         if self.hasty:
             spec["sync"] = {"deadline_s": rng.choice([2, 3])}
         self.rounds = rng.choice([1, 1, 2, 3])
-        self.job = Job(node, size=rng.choice([300, 9000, 70000, 150001]), clients=clients, seed=seed, spec=spec,
-                       leaves=rng.choice([0, 1, 2, 3, 7]), rounds=self.rounds,
-                       quorum=rng.randint(1, clients) if self.hasty else None)
+        size, leaves = rng.choice([300, 9000, 70000, 150001]), rng.choice([0, 1, 2, 3, 7])
+        quorum = rng.randint(1, clients) if self.hasty else None
+        self.job = patient(lambda: Job(node, size=size, clients=clients, seed=seed, spec=spec, leaves=leaves,
+                                       rounds=self.rounds, quorum=quorum))
         self.crew = [Client(self.job, c, rng.random(), 0.3 if self.hasty else 0, 100) for c in range(clients)]
         for c in self.crew:
+            c.mortal = self.hasty and c.number >= self.job.doc["spec"]["sync"]["quorum"]
             c.start()
 
     def abandon(self, rng):
         """Stopped and deleted in the middle of whatever it does."""
-        api = self.job.node.api
         steps = [("POST", f"/v1/jobs/{self.job.id}:stop", (200, 202, 409))] * rng.randint(1, 2)
         for method, path, fine in steps + [("DELETE", f"/v1/jobs/{self.job.id}?purge=1", (200, 204, 404))]:
             end = time.monotonic() + 40
             while True:
                 try:
-                    if request(api, method, path)[0] in fine:
+                    if request(self.job.node.api, method, path)[0] in fine:
                         break
                 except (OSError, http.client.HTTPException):
                     pass
@@ -238,21 +367,22 @@ class Trial:
             job.check(model, n, base, sorted(counted))
             base = model
         assert job.version() == version
-        job.delete()
+        digests = job.node.redis("HKEYS", f"trib:{{{job.id}}}:models").split()
+        assert sorted(map(int, digests)) == list(range(version + 1)), digests
+        patient(job.delete)
 
 
 def run(node, seed):
     rng = random.Random(seed)
+    if isinstance(node, Site):
+        node.heal()
     epochs = node.redis("GET", "trib:fence")
     trials = [Trial(node, rng, seed * 4 + i) for i in range(rng.choice([1, 1, 2, 3]))]
     doomed = Trial(node, rng, seed * 4 + 3) if rng.random() < 0.3 else None
-    faults = []
-    for _ in range(rng.randint(1, 4)):
-        time.sleep(rng.uniform(0, 0.4))
-        what = fault(node, rng)
-        if what:
-            faults.append(what)
+    faults = disturb(node, rng)
     try:
+        if isinstance(node, Site):
+            node.heal()
         if doomed:
             faults.append("delete a job")
             doomed.abandon(rng)
@@ -267,38 +397,52 @@ def run(node, seed):
     return faults
 
 
+def make_site(kind):
+    env = {"TRIBUTARY_TEST_FOLD_DELAY_US": "800"}
+    return Node(env=env) if kind == "plain" else Site(kind == "sentinel", env=env)
+
+
+def show(node):
+    try:
+        print(json.dumps(node.state(), indent=1))
+        print("\n".join(line for line in node.admin("gateway").splitlines()
+                        if not line.startswith("#") and not line.endswith(" 0")), flush=True)
+    except BaseException as f:  # noqa: BLE001 - best effort
+        print("no state:", f)
+    print(node.logs(6000), flush=True)
+    if getattr(node, "sentinels", None):
+        print(node.sentinels.logs(), flush=True)
+
+
 def main():
     runs, seed = int(os.environ.get("RUNS", "50")), int(os.environ.get("SEED", "1"))
-    violations, node = 0, None
+    kinds = os.environ.get("SITES", ",".join(SITES)).split(",")
+    violations, done, sites, lives = 0, 0, {}, {}
     began = time.monotonic()
     for i in range(runs):
-        if node is None:
-            node = Node(env={"TRIBUTARY_TEST_FOLD_DELAY_US": "800"})
+        kind = kinds[(seed + i) % len(kinds)]
         try:
-            faults = run(node, seed + i)
-            print(f"  run {i + 1}/{runs} seed {seed + i} ok: {', '.join(faults) or 'undisturbed'}", flush=True)
+            if kind not in sites:
+                sites[kind], lives[kind] = make_site(kind), 0
+            faults = run(sites[kind], seed + i)
+            print(f"  run {i + 1}/{runs} seed {seed + i} {kind} ok: {', '.join(faults) or 'undisturbed'}", flush=True)
+        except KeyboardInterrupt:
+            break
         except BaseException as e:  # noqa: BLE001 - counted
-            if isinstance(e, KeyboardInterrupt):
-                break
             violations += 1
-            print(f"*** run {i + 1}/{runs} seed {seed + i} VIOLATION: {e}", flush=True)
+            print(f"*** run {i + 1}/{runs} seed {seed + i} {kind} VIOLATION: {e}", flush=True)
             traceback.print_exc()
-            try:
-                print(json.dumps(node.state(), indent=1))
-                print("\n".join(line for line in node.admin("gateway").splitlines()
-                                if not line.startswith("#") and not line.endswith(" 0")), flush=True)
-            except BaseException as f:  # noqa: BLE001 - best effort
-                print("no state:", f)
-            print(node.logs(6000), flush=True)
-            node.stop()
-            node = None
-        if node and (i + 1) % NODE_LIFE == 0:
-            node.stop()
-            node = None
-    if node:
-        node.stop()
+            if kind in sites:
+                show(sites[kind])
+            lives[kind] = NODE_LIFE
+        done += 1
+        lives[kind] += 1
+        if lives[kind] >= NODE_LIFE and kind in sites:
+            sites.pop(kind).stop()
+    for site in sites.values():
+        site.stop()
     print(f"chaos took {time.monotonic() - began:.0f} s")
-    print(f"chaos: runs {runs} violations {violations}")
+    print(f"chaos: runs {done} violations {violations}")
     return 1 if violations else 0
 
 

@@ -46,6 +46,7 @@ local function fence(job, tok)
   if not e then return false end
   local c = redis.call('HMGET', job, 'epoch', 'leader')
   local cur, ep = tonumber(c[1] or '0'), tonumber(e)
+  if ep < tonumber(redis.call('GET', 'trib:fence') or '0') then return false end   -- another led since
   if ep < cur or (ep == cur and c[2] and c[2] ~= who) then return false end
   if ep > cur then redis.call('HSET', job, 'epoch', e, 'leader', who) end
   return true

@@ -5,15 +5,17 @@ local function cluster_init(k, a)
   return redis.call('GET', k[1])
 end
 
--- KEYS lease fence ; ARGV who ttl_ms config_epoch -> {epoch, 1 if newly taken}; {0,0,holder} if another's
+-- KEYS lease fence ; ARGV who ttl_ms config_epoch -> {epoch, 1 if newly taken}; {0,0,holder,ms left} if another's
+-- config_epoch: Sentinel's. What a promoted replica never heard of was handed out under a lower one: so no epoch
+-- is handed out twice, and a lease from before a fail-over is continued under a new one.
 local function lease_take(k, a)
-  local cur = redis.call('GET', k[1])
+  local cur, base = redis.call('GET', k[1]), tonumber(a[3] or '0') * 1000000000
   if cur then
     local who, ep = string.match(cur, '^(.*)|(%d+)$')
-    if who == a[1] then redis.call('PEXPIRE', k[1], a[2]); return {tonumber(ep), 0} end
-    return {0, 0, who}
+    if who ~= a[1] then return {0, 0, who, redis.call('PTTL', k[1])} end
+    if tonumber(ep) > base then redis.call('PEXPIRE', k[1], a[2]); return {tonumber(ep), 0} end
   end
-  local ep, base = redis.call('INCR', k[2]), tonumber(a[3] or '0') * 1000000000
+  local ep = redis.call('INCR', k[2])
   if ep <= base then ep = base + 1; redis.call('SET', k[2], string.format('%.0f', ep)) end
   redis.call('SET', k[1], a[1] .. '|' .. string.format('%.0f', ep), 'PX', a[2])
   return {ep, 1}
