@@ -14,6 +14,7 @@ enum kind {
 	KIND_INTEGER,
 	KIND_AUTO, /* KIND_INTEGER, or "auto" */
 	KIND_NUMBER,
+	KIND_NAME,  /* of a metric; "" = none */
 	KIND_LATER, /* known, but not in this version */
 	KIND_OURS,  /* computed: refused from users */
 };
@@ -110,9 +111,25 @@ static const struct row table[] = {
 	{ "placement.cpus", KIND_LATER, 0, 0, NULL, NULL, NULL, "" },
 	{ "stop", KIND_OBJECT, 0, 0, NULL, NULL, NULL, "When the job is finished" },
 	{ "stop.rounds", KIND_INTEGER, 1, 1000000, NULL, NULL, "100", "Published versions wanted" },
-	{ "stop.wall_s", KIND_LATER, 0, 0, NULL, NULL, NULL, "" },
-	{ "stop.updates", KIND_LATER, 0, 0, NULL, NULL, NULL, "" },
-	{ "stop.metric", KIND_LATER, 0, 0, NULL, NULL, NULL, "" },
+	{ "stop.updates", KIND_INTEGER, 0, 1e12, NULL, NULL, "0",
+	  "Updates counted in versions wanted; 0 = any number" },
+	{ "stop.seconds", KIND_NUMBER, 0, 1e9, NULL, NULL, "0",
+	  "Longest time since the job began to run, in seconds; 0 = any" },
+	{ "stop.target", KIND_OBJECT, 0, 0, NULL, NULL, NULL, "A value of a client metric wanted" },
+	{ "stop.target.metric", KIND_NAME, 0, 0, NULL, NULL, "\"\"", "Its name; \"\" = no target" },
+	{ "stop.target.value", KIND_NUMBER, -1e15, 1e15, NULL, NULL, "0", "What it shall reach" },
+	{ "stop.target.mode", KIND_ENUM, 0, 0, " max min ", NULL, "\"max\"",
+	  "Whether more or less of it is better" },
+	{ "stop.patience", KIND_OBJECT, 0, 0, NULL, NULL, NULL,
+	  "How long a client metric may go without getting better" },
+	{ "stop.patience.metric", KIND_NAME, 0, 0, NULL, NULL, "\"\"",
+	  "Its name; \"\" = no such rule" },
+	{ "stop.patience.mode", KIND_ENUM, 0, 0, " min max ", NULL, "\"min\"",
+	  "Whether less or more of it is better" },
+	{ "stop.patience.rounds", KIND_INTEGER, 1, 1000000, NULL, NULL, "10",
+	  "Versions without a better value, at most" },
+	{ "stop.patience.min_delta", KIND_NUMBER, 0, 1e15, NULL, NULL, "0",
+	  "What counts as better must be so by more than this" },
 	{ "client_config", KIND_FREE, 0, ORC_CONFIG_MAX, NULL, NULL, "{}",
 	  "Handed to clients as it is" },
 	{ "async", KIND_OBJECT, 0, 0, NULL, NULL, NULL, "Asynchronous buffers (FedBuff)" },

@@ -182,6 +182,7 @@ static const struct {
 	{ "digest", "digest", false },    { "name", "name", false },
 	{ "reason", "reason", false },    { "node", "node", false },
 	{ "gen", "generation", true },    { "mode", "mode", false },
+	{ "metrics", "metrics", false },
 };
 
 json_t *orc_event_json(const struct orc_event *event)
@@ -194,6 +195,10 @@ json_t *orc_event_json(const struct orc_event *event)
 		uint64_t number;
 
 		if (!text) {
+			continue;
+		}
+		if (strcmp(event_names[i].field, "metrics") == 0) {
+			(void)json_object_set_new(json, "metrics", trib_metrics_json(text));
 			continue;
 		}
 		if (event_names[i].number &&

@@ -22,3 +22,22 @@ int orc_store_job_patch(struct orc_store *store, const char *token,
 
 	return orc_store_function(store, then, TRIB_COUNT(words), words);
 }
+
+int orc_store_job_drain(struct orc_store *store, const char *token, const struct orc_job_move *move,
+			struct orc_then then)
+{
+	struct orc_key key = orc_key_job(move->job);
+	const char *words[] = { "FCALL", "trib_job_drain", "1",         key.text,
+				token,   move->to,         move->reason };
+
+	return orc_store_function(store, then, TRIB_COUNT(words), words);
+}
+
+int orc_store_drain_step(struct orc_store *store, const char *token, const char *job,
+			 struct orc_then then)
+{
+	struct orc_key key = orc_key_job(job);
+	const char *words[] = { "FCALL", "trib_drain_step", "1", key.text, token };
+
+	return orc_store_function(store, then, TRIB_COUNT(words), words);
+}

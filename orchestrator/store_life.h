@@ -14,4 +14,12 @@ struct orc_job_change {
 TRIB_MUST_CHECK int orc_store_job_patch(struct orc_store *store, const char *token,
 					const struct orc_job_change *change, struct orc_then then);
 
+/* Nobody is selected from now on, then the job is `move->to`. -> OK | SAME | STATE | FENCED | NOJOB
+ */
+TRIB_MUST_CHECK int orc_store_job_drain(struct orc_store *store, const char *token,
+					const struct orc_job_move *move, struct orc_then then);
+/* -> OK (it is over) | EARLY | CLOSING | NOOP | FENCED | NOJOB */
+TRIB_MUST_CHECK int orc_store_drain_step(struct orc_store *store, const char *token,
+					 const char *job, struct orc_then then);
+
 #endif

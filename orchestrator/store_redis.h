@@ -11,6 +11,7 @@
 #ifndef TRIB_ORCHESTRATOR_STORE_REDIS_H
 #define TRIB_ORCHESTRATOR_STORE_REDIS_H
 
+#include "common/client_metrics.h"
 #include "common/id.h"
 #include "common/json.h"
 #include "common/loop.h"
@@ -207,8 +208,13 @@ struct orc_job {
 	uint64_t over;       /* the last round that is over; 0 = none */
 	uint64_t generation; /* of the spec, from 1 */
 	bool async;
-	char *spec;   /* owned by the view; NULL unless asked for */
-	char *reason; /* owned by the view */
+	uint64_t stop_at; /* of stop.seconds; 0 = never, or it has not begun */
+	uint64_t counted; /* updates in versions */
+	bool draining;    /* nobody is selected any more */
+	char *spec;       /* owned by the view; NULL unless asked for */
+	char *reason;     /* owned by the view */
+	char *stop_why;   /* it has enough; owned by the view, "" = it has not */
+	char *metrics;    /* of the last version, "name=value,.."; owned by the view */
 };
 
 struct orc_round {
@@ -236,6 +242,7 @@ struct orc_round {
 	char task[64]; /* digest an agent reported, "" = none */
 	char task_node[64];
 	char digest[64];
+	char metrics[TRIB_METRICS_TEXT_SIZE]; /* "name=value,.." once published */
 };
 
 /* The round to act on: see orc_view_want.hint. */
@@ -273,6 +280,7 @@ struct orc_model {
 	uint64_t bytes;
 	uint64_t round;
 	uint64_t created;
+	char metrics[TRIB_METRICS_TEXT_SIZE];
 };
 typedef void orc_models_cb(enum orc_word word, const struct orc_model *models, size_t count,
 			   void *arg);

@@ -9,6 +9,7 @@ local function job_policy(k, text)
   if spec.mode == 'async' then redis.call('HSET', k[1], 'mode', 'async') end
   redis.call('HSET', k[1], 'amax', y.max_staleness or 20, 'afn', st.fn or 'poly', 'aalpha', st.alpha or 0.5,
     'ahinge', st.after or 0, 'adenom', (spec.aggregation or {}).denominator or 'weight_sum')
+  stop_policy(k, spec)
 end
 
 -- ARGV token id name spec_json goal quorum selmax deadline_ms lease_ms stop_rounds tenant -> OK | EXISTS
@@ -39,6 +40,9 @@ local function job_set(k, a)
   if not fence(k[1], a[1]) then return {'FENCED'} end
   if st == a[3] then return {'SAME'} end
   if st ~= a[2] or not (ok_next[st] and ok_next[st][a[3]]) then return {'STATE', st} end
+  if not ok_next[a[3]] then job_over(k, a[3], a[4] or ''); return {'OK'} end
+  if redis.call('HEXISTS', k[1], 'drain') == 1 then return {'STATE', 'draining'} end
+  if st == 'created' then redis.call('HSETNX', k[1], 'started', now()) end
   redis.call('HSET', k[1], 'state', a[3], 'reason', a[4] or '')
   event(k[1], 't', 'job.' .. a[3], 'reason', a[4] or '')
   wake(k[1], 'job')
@@ -73,7 +77,7 @@ local function job_delete(k, a)
   local p, n = prefix(k[1]), 0
   for r = 1, tonumber(j[2]) do
     local b = p .. 'r:' .. r
-    n = n + redis.call('DEL', b, b .. ':sel', b .. ':upd')
+    n = n + redis.call('DEL', b, b .. ':sel', b .. ':upd', b .. ':met')
   end
   n = n + redis.call('DEL', k[1], p .. 'models', p .. 'ev', p .. 'tok', p .. 'tokid', p .. 'aupd', p .. 'infl')
   redis.call('ZREM', 'trib:jobs', j[3])
