@@ -427,6 +427,12 @@ static void decide_round(struct run *run, const struct orc_view *view)
 	rest(run);
 }
 
+static void on_asked(const struct orc_reply *reply, void *arg)
+{
+	(void)reply;
+	rest(arg);
+}
+
 static void on_view(const struct orc_view *view, void *arg)
 {
 	struct run *run = arg;
@@ -454,6 +460,11 @@ static void on_view(const struct orc_view *view, void *arg)
 	case ORC_JOB_CREATED:
 		if (run->job.version >= 0) {
 			move(run, ORC_JOB_RUNNING, "");
+			return;
+		}
+		if (run->job.wants_model) { /* a message to the agents may have got lost */
+			rest_if(run, orc_store_init_ask(run->rounds->store, run->id,
+							(struct orc_then){ on_asked, run }));
 			return;
 		}
 		break;

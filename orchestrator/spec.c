@@ -260,6 +260,18 @@ static bool check_name(const json_t *value, const char *pointer, json_t *errors)
 	return true;
 }
 
+static bool check_job(const json_t *value, const char *pointer, json_t *errors)
+{
+	const char *text = json_string_value(value);
+	struct trib_id id;
+
+	if (!text || (*text && trib_id_parse("job_", text, &id))) {
+		complain(errors, pointer, "must be the id of a job");
+		return false;
+	}
+	return true;
+}
+
 static bool check_value(const struct row *row, const json_t *value, const char *pointer,
 			json_t *errors)
 {
@@ -280,6 +292,8 @@ static bool check_value(const struct row *row, const json_t *value, const char *
 	case KIND_INTEGER:
 	case KIND_NUMBER:
 		return check_number(row, value, pointer, errors);
+	case KIND_JOB:
+		return check_job(value, pointer, errors);
 	case KIND_NAME:
 		return check_name(value, pointer, errors);
 	case KIND_LATER:
@@ -658,6 +672,9 @@ static json_t *row_schema(const struct row *row)
 	case KIND_NUMBER:
 		schema = json_pack("{s:s, s:f, s:f}", "type", "number", "minimum", row->min,
 				   "maximum", row->max);
+		break;
+	case KIND_JOB:
+		schema = json_pack("{s:s}", "type", "string");
 		break;
 	case KIND_NAME:
 		schema = json_pack("{s:s, s:i}", "type", "string", "maxLength",

@@ -14,6 +14,7 @@ enum kind {
 	KIND_INTEGER,
 	KIND_AUTO, /* KIND_INTEGER, or "auto" */
 	KIND_NUMBER,
+	KIND_JOB,   /* its id; "" = none */
 	KIND_NAME,  /* of a metric; "" = none */
 	KIND_LATER, /* known, but not in this version */
 	KIND_OURS,  /* computed: refused from users */
@@ -151,7 +152,21 @@ static const struct row table[] = {
 	  "How long a client keeps its place, in seconds" },
 	{ "privacy", KIND_LATER, 0, 0, NULL, NULL, NULL, "" },
 	{ "durability", KIND_LATER, 0, 0, NULL, NULL, NULL, "" },
-	{ "checkpoint", KIND_LATER, 0, 0, NULL, NULL, NULL, "" },
+	{ "checkpoints", KIND_OBJECT, 0, 0, NULL, NULL, NULL, "Which versions are kept" },
+	{ "checkpoints.keep", KIND_INTEGER, 0, 1000000, NULL, NULL, "0",
+	  "The newest so many; 0 = all. Version 0 always stays" },
+	{ "checkpoints.every", KIND_INTEGER, 0, 1000000, NULL, NULL, "0",
+	  "And those whose number is a multiple of this; 0 = none" },
+	{ "checkpoints.best", KIND_OBJECT, 0, 0, NULL, NULL, NULL,
+	  "And the best by a client metric" },
+	{ "checkpoints.best.metric", KIND_NAME, 0, 0, NULL, NULL, "\"\"", "Its name; \"\" = none" },
+	{ "checkpoints.best.mode", KIND_ENUM, 0, 0, " max min ", NULL, "\"max\"",
+	  "Whether more or less of it is better" },
+	{ "initial", KIND_OBJECT, 0, 0, NULL, NULL, NULL,
+	  "Begin with a version of another job of the tenant" },
+	{ "initial.job", KIND_JOB, 0, 0, NULL, NULL, "\"\"", "Its id; \"\" = a model is uploaded" },
+	{ "initial.version", KIND_INTEGER, -1, 4294967295.0, NULL, NULL, "-1",
+	  "Which version; -1 = its newest" },
 	{ "auth", KIND_OBJECT, 0, 0, NULL, NULL, NULL, "Who may take part" },
 	{ "auth.clients", KIND_ENUM, 0, 0, " open token ", " mtls ", "\"open\"",
 	  "Everybody who knows the job's id, or holders of its tokens" },

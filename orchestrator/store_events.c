@@ -176,12 +176,21 @@ static const struct {
 	const char *name;
 	bool number;
 } event_names[] = {
-	{ "n", "round", true },           { "v", "version", true },
-	{ "base", "base_version", true }, { "acc", "accepted", true },
-	{ "update", "update", false },    { "why", "why", false },
-	{ "digest", "digest", false },    { "name", "name", false },
-	{ "reason", "reason", false },    { "node", "node", false },
-	{ "gen", "generation", true },    { "mode", "mode", false },
+	{ "n", "round", true },
+	{ "v", "version", true },
+	{ "base", "base_version", true },
+	{ "acc", "accepted", true },
+	{ "update", "update", false },
+	{ "why", "why", false },
+	{ "digest", "digest", false },
+	{ "name", "name", false },
+	{ "reason", "reason", false },
+	{ "node", "node", false },
+	{ "gen", "generation", true },
+	{ "mode", "mode", false },
+	{ "count", "count", true },
+	{ "from", "from_job", false },
+	{ "fromv", "from_version", true },
 	{ "metrics", "metrics", false },
 };
 

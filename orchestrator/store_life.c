@@ -41,3 +41,22 @@ int orc_store_drain_step(struct orc_store *store, const char *token, const char 
 
 	return orc_store_function(store, then, TRIB_COUNT(words), words);
 }
+
+int orc_store_model_pin(struct orc_store *store, const char *job, const char *tenant,
+			long long version, struct orc_then then)
+{
+	struct orc_key key = orc_key_job(job);
+	struct orc_decimal number = orc_signed(version);
+	const char *words[] = { "FCALL",  "trib_model_pin", "1",
+				key.text, tenant,           version < 0 ? "" : number.text };
+
+	return orc_store_function(store, then, TRIB_COUNT(words), words);
+}
+
+int orc_store_init_ask(struct orc_store *store, const char *job, struct orc_then then)
+{
+	struct orc_key key = orc_key_job(job);
+	const char *words[] = { "FCALL", "trib_init_ask", "1", key.text };
+
+	return orc_store_function(store, then, TRIB_COUNT(words), words);
+}

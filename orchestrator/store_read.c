@@ -126,7 +126,7 @@ static const char *const job_fields[] = {
 	"state",  "name",     "created",     "epoch",       "round",   "version", "goal",
 	"quorum", "selmax",   "deadline_ms", "stop_rounds", "bytes",   "params",  "pubround",
 	"mode",   "reason",   "tenant",      "gen",         "started", "s:ms",    "upds",
-	"drain",  "drainwhy", "stopwhy",     "metrics",     "spec"
+	"drain",  "drainwhy", "stopwhy",     "metrics",     "init",    "spec"
 };
 
 struct view_read {
@@ -200,7 +200,7 @@ static void on_view_time(const struct trib_value *value, void *arg)
 	view_step(read);
 }
 
-/* started s:ms upds drain drainwhy stopwhy metrics */
+/* started s:ms upds drain drainwhy stopwhy metrics init */
 static void read_life(struct orc_job *job, const struct trib_value *value)
 {
 	uint64_t started = orc_value_u64(trib_value_at(value, 18));
@@ -215,6 +215,7 @@ static void read_life(struct orc_job *job, const struct trib_value *value)
 	}
 	job->stop_why = trib_strdup(trib_value_text(trib_value_at(value, 23)));
 	job->metrics = trib_strdup(trib_value_text(trib_value_at(value, 24)));
+	job->wants_model = trib_value_size(trib_value_at(value, 25)) > 0;
 }
 
 static void on_view_job(const struct trib_value *value, void *arg)
@@ -251,8 +252,8 @@ static void on_view_job(const struct trib_value *value, void *arg)
 			job->generation = 1;
 		}
 		read_life(job, value);
-		if (trib_value_count(value) > 25) {
-			job->spec = trib_strdup(trib_value_text(trib_value_at(value, 25)));
+		if (trib_value_count(value) > 26) {
+			job->spec = trib_strdup(trib_value_text(trib_value_at(value, 26)));
 		}
 	}
 	view_step(read);

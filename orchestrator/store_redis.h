@@ -56,6 +56,7 @@ size_t orc_store_outstanding(const struct orc_store *store);
 	X(REPLAY, "REPLAY")                        \
 	X(MISMATCH, "MISMATCH")                    \
 	X(FULL, "FULL")                            \
+	X(NOMODEL, "NOMODEL")                      \
 	X(OTHER, "") /* the lease is another's */  \
 	X(ERROR, "") /* Redis answered an error */ \
 	X(DOWN, "")  /* no answer will come */
@@ -102,6 +103,8 @@ struct orc_job_new {
 	uint64_t lease_ms;
 	uint64_t stop_rounds;
 	const char *tenant;
+	const char
+		*initial; /* "job|version" to begin with, "" = none (orc_store_model_pin first) */
 };
 /* -> OK | EXISTS */
 TRIB_MUST_CHECK int orc_store_job_create(struct orc_store *store, const char *token,
@@ -210,6 +213,7 @@ struct orc_job {
 	bool async;
 	uint64_t stop_at; /* of stop.seconds; 0 = never, or it has not begun */
 	uint64_t counted; /* updates in versions */
+	bool wants_model; /* begins with a version of another job, not there yet */
 	bool draining;    /* nobody is selected any more */
 	char *spec;       /* owned by the view; NULL unless asked for */
 	char *reason;     /* owned by the view */

@@ -18,6 +18,7 @@ local function open_buffer(k, j, n, t)
   redis.call('HSET', k[1], 'round', n)
   local old = n - KEEP_ROUNDS
   if old > 0 then redis.call('DEL', prefix(k[1]) .. 'r:' .. old .. ':upd', prefix(k[1]) .. 'r:' .. old .. ':met') end
+  redis.call('DEL', prefix(k[1]) .. 'r:' .. (n - ROUNDS_MAX))
   event(k[1], 't', 'round.open', 'n', n, 'base', j.version)
 end
 

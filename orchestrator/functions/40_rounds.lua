@@ -27,6 +27,7 @@ local function round_open(k, a)
     local o = prefix(k[1]) .. 'r:' .. old
     redis.call('DEL', o .. ':upd', o .. ':sel', o .. ':met')
   end
+  redis.call('DEL', prefix(k[1]) .. 'r:' .. (tonumber(a[2]) - ROUNDS_MAX))
   event(k[1], 't', 'round.open', 'n', a[2], 'base', a[3])
   wake(k[1], 'round')
   return {'OK', t + tonumber(a[7])}
