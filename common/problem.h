@@ -14,6 +14,7 @@
 	X(LAYOUT_MISMATCH, "layout-mismatch", 422, "Tensors do not match the job's layout")      \
 	X(BAD_TENSOR_NAME, "bad-tensor-name", 422, "A tensor is not part of the job's layout")   \
 	X(INVALID_WEIGHT, "invalid-weight", 422, "Weight missing, not finite or out of range")   \
+	X(INVALID_METRICS, "invalid-metrics", 422, "FL-Metrics is not valid")                    \
 	X(UNAUTHENTICATED, "unauthenticated", 401, "Credentials missing or not valid")           \
 	X(FORBIDDEN, "forbidden", 403, "Not allowed with these credentials")                     \
 	X(TICKET_INVALID, "ticket-invalid", 403,                                                 \

@@ -338,6 +338,25 @@ out:
 	(void)pthread_mutex_unlock(&job->lock);
 }
 
+void gw_jobs_forget_models(struct gw_jobs *jobs, const char *id)
+{
+	struct gw_model *models[GW_JOB_MODELS];
+	struct gw_job *job = gw_jobs_find(jobs, id);
+
+	if (!job) {
+		return;
+	}
+	(void)pthread_mutex_lock(&job->lock);
+	memset(job->versions, 0, sizeof(job->versions));
+	memcpy(models, job->models, sizeof(models));
+	memset(job->models, 0, sizeof(job->models));
+	(void)pthread_mutex_unlock(&job->lock);
+	for (size_t i = 0; i < GW_JOB_MODELS; i++) {
+		(void)gw_model_put(models[i]);
+	}
+	(void)gw_job_put(job);
+}
+
 /* ---- live uploads ---- */
 
 bool gw_job_enter(struct gw_job *job, struct gw_live *live)

@@ -92,6 +92,8 @@ struct gw_job *gw_job_put(struct gw_job *job); /* NULL allowed; returns NULL */
 /* Puts `job` (taken) into the table, or keeps the entry that is there when it is as good. Pinned
  * result; -ENOBUFS when the table is full of jobs in use. */
 TRIB_MUST_CHECK int gw_jobs_add(struct gw_jobs *jobs, struct gw_job *job, struct gw_job **ret_job);
+/* Versions of the job were removed: what is known of them is asked anew. */
+void gw_jobs_forget_models(struct gw_jobs *jobs, const char *id);
 /* The job does not exist any more: marked gone, its segment retired. */
 void gw_jobs_drop(struct gw_jobs *jobs, const char *id);
 bool gw_job_gone(const struct gw_job *job);

@@ -106,6 +106,10 @@ static void on_wake(const char *message, void *arg)
 		return;
 	}
 	job++;
+	if (strncmp(message, "prune ", 6) == 0) {
+		gw_jobs_forget_models(&p->gw.jobs, message + 6);
+		return;
+	}
 	if (strncmp(message, "gone ", 5) == 0) {
 		gw_jobs_drop(&p->gw.jobs, job);
 		gw_workers_note(&p->gw, GW_NOTE_GONE, job);

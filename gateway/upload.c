@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/client_metrics.h"
 #include "common/clock.h"
 #include "gateway/attach.h"
 #include "gateway/link.h"
@@ -67,6 +68,7 @@ struct trib_exchange *gw_upload_leave(struct gw_upload *u)
 	gw_intake_fini(&u->intake);
 	u->slots = gw_slots_put(u->slots);
 	u->job = gw_job_put(u->job);
+	trib_free(u->metrics);
 	trib_free(u);
 	gw_count(GW_M_UPLOADS_INFLIGHT, -1);
 	return x;
@@ -189,10 +191,9 @@ static void attached(struct gw_upload *u)
 		gw_upload_refuse(u, TRIB_PROBLEM_NO_SUCH_JOB, "the job is gone");
 	} else if (error == -ENOSPC || error == -ENOMEM) {
 		gw_upload_refuse(u, TRIB_PROBLEM_ARENA_FULL, "the node has no memory for this job");
-	} else if (error && !u->reserved) {
+	} else if (error && !u->reserved) { /* the record knows why: counted, the job is over .. */
 		leave_attaching(u);
-		gw_upload_reserve(
-			u); /* the record knows why: counted already, the job is over .. */
+		gw_upload_reserve(u);
 	} else if (error) {
 		gw_upload_refuse(u, TRIB_PROBLEM_UNAVAILABLE,
 				 "the node's agent is not ready for this job");
@@ -364,12 +365,43 @@ static void on_loaded(struct gw_job *job, enum trib_problem problem, const char 
 	}
 }
 
+/* FL-Metrics, if there are any. False: answered. */
+static bool read_metrics(struct trib_exchange *x, char **ret_metrics)
+{
+	const char *text = trib_http_field(trib_exchange_request(x), "fl-metrics");
+	char metrics[TRIB_METRICS_TEXT_SIZE];
+	int rc;
+
+	*ret_metrics = NULL;
+	if (!text) {
+		return true;
+	}
+	rc = trib_metrics_read(text, metrics);
+	if (rc == 0) {
+		*ret_metrics = trib_strdup(metrics);
+		rc = *ret_metrics ? 0 : -ENOMEM;
+	}
+	if (rc) {
+		enum trib_problem problem =
+			rc == -ENOMEM ? TRIB_PROBLEM_INTERNAL : TRIB_PROBLEM_INVALID_METRICS;
+
+		gw_count_rejected(problem);
+		gw_refuse(x, problem,
+			  rc == -E2BIG    ? "more than 32 metrics"
+			  : rc == -EEXIST ? "a metric twice"
+					  : "name=decimal, .. (a name: " TRIB_METRIC_NAME_TEXT
+					    "; a value: at most 1e15, no exponent)");
+	}
+	return rc == 0;
+}
+
 void gw_upload_begin(struct gw_worker *worker, struct trib_exchange *x, const char *job,
 		     const char *update)
 {
 	struct gw_refusal refusal = { TRIB_PROBLEM_INTERNAL, NULL };
 	struct gw_upload_head head;
 	struct gw_upload *u;
+	char *metrics;
 
 	gw_count(GW_M_UPLOADS, 1);
 	if (!gw_key_known(worker->gw)) {
@@ -389,10 +421,14 @@ void gw_upload_begin(struct gw_worker *worker, struct trib_exchange *x, const ch
 		gw_refuse(x, TRIB_PROBLEM_FORBIDDEN, "FL-Client is not the certificate's client");
 		return;
 	}
+	if (!read_metrics(x, &metrics)) {
+		return;
+	}
 	gw_resume_supersede(worker, head.update);
 	u = trib_alloc(sizeof(*u));
 	if (!u || trib_copy(u->job_id, sizeof(u->job_id), job)) {
 		trib_free(u);
+		trib_free(metrics);
 		gw_refuse(x, TRIB_PROBLEM_INTERNAL, "out of memory");
 		return;
 	}
@@ -400,6 +436,7 @@ void gw_upload_begin(struct gw_worker *worker, struct trib_exchange *x, const ch
 	u->worker = worker;
 	u->x = x;
 	u->head = head;
+	u->metrics = metrics;
 	u->live.update = u->head.update;
 	u->state = GW_UPLOAD_LOADING;
 	trib_exchange_attach(x, u, on_gone);

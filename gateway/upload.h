@@ -30,6 +30,7 @@ struct gw_upload {
 	struct trib_exchange *x; /* NULL: the client is gone */
 	enum gw_upload_state state;
 	struct gw_upload_head head;
+	char *metrics;      /* normalised FL-Metrics, NULL = none */
 	struct gw_job *job; /* pinned */
 	char job_id[TRIB_JOB_ID_SIZE];
 	struct gw_live live;

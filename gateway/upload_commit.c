@@ -205,7 +205,7 @@ static void send_commit(struct gw_upload *u)
 	(void)snprintf(weight, sizeof(weight), "%llu", (unsigned long long)u->head.weight_fx);
 	if (trib_redis_send(u->worker->redis, on_commit, u, "FCALL", "trib_commit", "1",
 			    u->job->key, u->head.client, u->head.update, round, digest, weight,
-			    place, u->slots->node, NULL)) {
+			    place, u->slots->node, u->metrics ? u->metrics : "", NULL)) {
 		if (u->tries) { /* an earlier attempt may have counted */
 			commit_later(u, "too many calls outstanding");
 			return;

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "orchestrator/client_gauge.h"
 #include "orchestrator/leader.h"
 #include "orchestrator/orc_metrics.h"
 #include "orchestrator/store_redis.h"
@@ -18,7 +19,7 @@ static void reply_metrics(const struct orc_app *app, struct trib_exchange *x)
 	orc_gauge(ORC_M_TLS_HANDSHAKES, (int64_t)api->tls_handshakes);
 	orc_gauge(ORC_M_TLS_REFUSED, (int64_t)api->tls_refused);
 	orc_gauge(ORC_M_TLS_ERRORS, (int64_t)api->tls_errors);
-	text = trib_metrics_print(orc_metrics, ORC_M_COUNT, "orchestrator");
+	text = orc_client_gauge_print(trib_metrics_print(orc_metrics, ORC_M_COUNT, "orchestrator"));
 	if (!text) {
 		trib_http_problem(x, TRIB_PROBLEM_INTERNAL, "out of memory", 0);
 		return;

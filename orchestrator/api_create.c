@@ -11,6 +11,7 @@
 #include "orchestrator/orc_metrics.h"
 #include "orchestrator/rounds.h"
 #include "orchestrator/spec.h"
+#include "orchestrator/store_life.h"
 
 #define KEY_MAX 128
 #define DAY_MS  86400000u
@@ -21,7 +22,8 @@ struct create {
 	char *text;           /* its JSON */
 	json_t *errors;       /* when not valid */
 	char id[TRIB_ID_TEXT_SIZE];
-	char key[KEY_MAX + 1]; /* "" = none */
+	char initial[TRIB_ID_TEXT_SIZE + 24]; /* "job|version", "" = none */
+	char key[KEY_MAX + 1];                /* "" = none */
 	char fingerprint[TRIB_DIGEST_TEXT_SIZE];
 	int status; /* of the answer.. */
 	char *body; /* ..kept while it is written down */
@@ -144,7 +146,7 @@ static void on_created(const struct orc_reply *reply, void *arg)
 	orc_request_release(r);
 }
 
-static void create(struct orc_request *r)
+static void create_now(struct orc_request *r)
 {
 	const struct create *c = r->state;
 	const struct orc_job_new job = { .id = c->id,
@@ -156,11 +158,51 @@ static void create(struct orc_request *r)
 					 .deadline_ms = c->spec.deadline_ms,
 					 .lease_ms = c->spec.lease_ms,
 					 .stop_rounds = c->spec.stop_rounds,
-					 .tenant = r->who.tenant };
+					 .tenant = r->who.tenant,
+					 .initial = c->initial };
 
 	orc_request_hold(r);
 	orc_request_sent(r, orc_store_job_create(r->app->store, orc_leader_token(r->app->leader),
 						 &job, (struct orc_then){ on_created, r }));
+}
+
+/* The model it begins with is there and stays a while. */
+static void on_pinned(const struct orc_reply *reply, void *arg)
+{
+	struct orc_request *r = arg;
+	struct create *c = r->state;
+	bool missing = reply->word == ORC_NOJOB || reply->word == ORC_NOMODEL;
+
+	if (missing) {
+		c->errors = json_pack(
+			"[{s:s, s:s}]", "pointer",
+			reply->word == ORC_NOJOB ? "/spec/initial/job" : "/spec/initial/version",
+			"detail",
+			reply->word == ORC_NOJOB ? "there is no such job of this tenant"
+						 : "that version is not there (any more)");
+		refuse(r);
+	} else if (!orc_request_failed(r, reply->word)) {
+		(void)snprintf(c->initial, sizeof(c->initial), "%s|%lld",
+			       trib_json_text(c->spec.spec, "initial.job", ""), reply->number);
+		create_now(r);
+	}
+	orc_request_release(r);
+}
+
+static void create(struct orc_request *r)
+{
+	const struct create *c = r->state;
+	const char *from = trib_json_text(c->spec.spec, "initial.job", "");
+
+	if (!*from) {
+		create_now(r);
+		return;
+	}
+	orc_request_hold(r);
+	orc_request_sent(r,
+			 orc_store_model_pin(r->app->store, from, r->who.tenant,
+					     trib_json_integer(c->spec.spec, "initial.version", -1),
+					     (struct orc_then){ on_pinned, r }));
 }
 
 static void choose_id(struct create *c)

@@ -8,6 +8,7 @@
 #include "orchestrator/access.h"
 #include "orchestrator/leader.h"
 #include "orchestrator/spec.h"
+#include "orchestrator/store_life.h"
 
 #define SCAN_MAX  2000 /* jobs looked at per list request with a state filter */
 #define TIES_MAX  128  /* jobs made in the same millisecond as the cursor's */
@@ -27,12 +28,16 @@ static json_t *status_json(const struct orc_app *app, const struct orc_view *vie
 	const struct orc_round *round = &view->round;
 	json_t *status = json_pack(
 		"{s:s, s:s, s:s, s:I, s:I, s:I, s:s, s:{s:s}, s:{s:I, s:I, s:I}}", "tenant",
-		job->tenant, "phase", phases[job->state], "state", orc_job_state_text(job->state),
-		"round", (json_int_t)job->round, "version", (json_int_t)job->version, "epoch",
+		job->tenant, "phase", job->draining ? "Draining" : phases[job->state], "state",
+		job->draining ? "draining" : orc_job_state_text(job->state), "round",
+		(json_int_t)job->round, "version", (json_int_t)job->version, "epoch",
 		(json_int_t)job->epoch, "reason", job->reason ? job->reason : "", "endpoints",
 		"data", app->data_url, "progress", "accepted", (json_int_t)round->accepted, "goal",
 		(json_int_t)job->goal, "selected", (json_int_t)round->selected);
 
+	(void)json_object_set_new(status, "counted", json_integer((json_int_t)job->counted));
+	(void)json_object_set_new(status, "metrics",
+				  trib_metrics_json(job->metrics ? job->metrics : ""));
 	if (status && job->version >= 0) {
 		(void)json_object_set_new(status, "model",
 					  json_pack("{s:I, s:I}", "bytes", (json_int_t)job->bytes,
@@ -135,12 +140,18 @@ static void on_moved(const struct orc_reply *reply, void *arg)
 
 static void move(struct orc_request *r)
 {
+	static const char *const done[ORC_JOB_STATE_COUNT] = { [ORC_JOB_RUNNING] = "resumed",
+							       [ORC_JOB_PAUSED] = "paused",
+							       [ORC_JOB_STOPPED] = "stopped" };
 	const struct moving *moving = r->state;
+	char reason[128];
 	const struct orc_job_move wanted = { .job = r->job,
 					     .from = orc_job_state_text(moving->from),
 					     .to = orc_job_state_text(moving->to),
-					     .reason = "api" };
+					     .reason = reason };
 
+	(void)snprintf(reason, sizeof(reason), "%s by %s through the API", done[moving->to],
+		       r->known && r->who.name[0] ? r->who.name : "somebody");
 	orc_request_hold(r);
 	orc_request_sent(r, orc_store_job_set(r->app->store, orc_leader_token(r->app->leader),
 					      &wanted, (struct orc_then){ on_moved, r }));
@@ -173,6 +184,34 @@ void orc_jobs_resume(struct orc_request *r)
 void orc_jobs_stop(struct orc_request *r)
 {
 	begin_move(r, &(struct moving){ .from = ORC_JOB_RUNNING, .to = ORC_JOB_STOPPED });
+}
+
+/* ---- drain ---- */
+
+static void on_draining(const struct orc_reply *reply, void *arg)
+{
+	struct orc_request *r = arg;
+
+	if (!orc_request_failed(r, reply->word)) {
+		if (reply->word == ORC_STATE) {
+			conflict(r, reply->text);
+		} else {
+			orc_jobs_get(r);
+		}
+	}
+	orc_request_release(r);
+}
+
+void orc_jobs_drain(struct orc_request *r)
+{
+	char reason[128];
+	const struct orc_job_move wanted = { .job = r->job, .to = "stopped", .reason = reason };
+
+	(void)snprintf(reason, sizeof(reason), "drained by %s through the API",
+		       r->known && r->who.name[0] ? r->who.name : "somebody");
+	orc_request_hold(r);
+	orc_request_sent(r, orc_store_job_drain(r->app->store, orc_leader_token(r->app->leader),
+						&wanted, (struct orc_then){ on_draining, r }));
 }
 
 /* ---- deletion ---- */

@@ -16,5 +16,6 @@ void orc_jobs_delete(struct orc_request *r);
 void orc_jobs_pause(struct orc_request *r);
 void orc_jobs_resume(struct orc_request *r);
 void orc_jobs_stop(struct orc_request *r);
+void orc_jobs_drain(struct orc_request *r);
 
 #endif

@@ -204,10 +204,11 @@ static json_t *schemas(void)
 			   "selected_max:i selected:i accepted:i inflight:i stragglers:i late:i "
 			   "lost:i expired:i extended:i weight_sum:n opened:t deadline:t closed:t "
 			   "published:t "
-			   "why:s digest:s timings:o" },
+			   "why:s digest:s metrics:o timings:o" },
 		{ "Update", "update:s job:s round:i client:s state:s digest:s weight:n bytes:i "
 			    "accepted_at:t lease_ends:t place:s" },
-		{ "Model", "version:i digest:s etag:s data_bytes:i round:i url:s created:t" },
+		{ "Model", "version:i digest:s etag:s data_bytes:i round:i metrics:o url:s "
+			   "created:t" },
 		{ "Node", "name:s state:s" },
 		{ "Issued", "id:s token:s client:s expires:t" },
 		{ "Token", "id:s client:s scope:s created:t expires:t" },

@@ -58,6 +58,7 @@ static json_t *round_json(const struct orc_round *round, enum orc_job_state job)
 	(void)json_object_set_new(json, "version",
 				  round->version >= 0 ? json_integer((json_int_t)round->version)
 						      : json_null());
+	(void)json_object_set_new(json, "metrics", trib_metrics_json(round->metrics));
 	set_time(json, "opened", round->opened);
 	set_time(json, "deadline", round->deadline);
 	set_time(json, "closed", round->closed);
@@ -259,6 +260,7 @@ static json_t *model_json(const struct orc_app *app, const char *job, const stru
 	json = json_pack("{s:I, s:s, s:s, s:I, s:I, s:s}", "version", (json_int_t)model->version,
 			 "digest", model->digest, "etag", etag, "data_bytes",
 			 (json_int_t)model->bytes, "round", (json_int_t)model->round, "url", url);
+	(void)json_object_set_new(json, "metrics", trib_metrics_json(model->metrics));
 	set_time(json, "created", model->created);
 	return json;
 }

@@ -48,8 +48,8 @@ static void on_wake(const char *what, const char *job, void *arg)
 	if (!app->rounds || !app->sse) {
 		return;
 	}
-	if (strcmp(what, "purge") == 0) {
-		return; /* for the agents; the job is gone already */
+	if (strcmp(what, "purge") == 0 || strcmp(what, "prune") == 0 || strcmp(what, "copy") == 0) {
+		return; /* for the agents */
 	}
 	if (strcmp(what, "gone") == 0) {
 		orc_rounds_forget(app->rounds, job);

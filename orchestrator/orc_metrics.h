@@ -64,6 +64,8 @@
 	  "Writes not written down (Redis, or too many of "                                        \
 	  "unknown callers)",                                                                      \
 	  TRIB_COUNTER, 0)                                                                         \
+	X(CLIENT_METRICS_LEFT, "client_metrics_left_total", NULL,                                  \
+	  "Client metrics without a gauge for lack of room", TRIB_COUNTER, 0)                      \
 	X(CONNS, "conns", NULL, "Open API connections", TRIB_GAUGE, 0)
 
 enum orc_metric {

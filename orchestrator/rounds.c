@@ -8,7 +8,9 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "orchestrator/client_gauge.h"
 #include "orchestrator/orc_metrics.h"
+#include "orchestrator/store_life.h"
 
 #define BUCKETS        1024
 #define POLL_MS        250
@@ -17,6 +19,7 @@
 #define WALK_EVERY     8 /* polls between pages when nothing hurries */
 #define EMPTY_FAILS    3 /* empty failed rounds in a row before a pause */
 #define EMPTY_PAUSE_MS 1000
+#define DRAIN_MS       250 /* between looks at a job that drains */
 
 struct run {
 	LIST_ENTRY(run) in_bucket;
@@ -29,6 +32,7 @@ struct run {
 	bool dead;  /* forgotten while busy: freed at the end of the step */
 	unsigned empty_fails;
 	uint64_t paused_until_ms; /* monotonic */
+	int64_t gauged;           /* the version whose client metrics are shown */
 	struct orc_job job;       /* as read last, kept up to date by our own steps; no texts */
 	uint64_t opened;
 	uint64_t now_ms;  /* Redis time of the last reading.. */
@@ -111,6 +115,7 @@ static void drop(struct run *run)
 {
 	if (!run->dead) {
 		run->dead = true;
+		orc_client_gauge_drop(run->id);
 		LIST_REMOVE(run, in_bucket);
 		TAILQ_REMOVE(&run->rounds->turn, run, in_turn);
 		run->timer = trib_timer_free(run->timer);
@@ -242,9 +247,7 @@ static void next(struct run *run)
 {
 	uint64_t now = trib_clock_ms();
 
-	if (run->job.version >= 0 && (uint64_t)run->job.version >= run->job.stop_rounds) {
-		move(run, ORC_JOB_FINISHED, "stop.rounds");
-	} else if (now < run->paused_until_ms) {
+	if (now < run->paused_until_ms) {
 		trib_timer_after(run->timer, run->paused_until_ms - now);
 		rest(run);
 	} else {
@@ -275,9 +278,9 @@ static void on_published(const struct orc_reply *reply, void *arg)
 		     now_ms > run->opened ? (int64_t)(now_ms - run->opened) : 0);
 	log_info("rounds", "published job=%s round=%llu version=%lld", run->id,
 		 (unsigned long long)orc_job_work(&run->job), reply->number);
-	if (orc_job_work(&run->job) < run->job.round &&
-	    (uint64_t)reply->number < run->job.stop_rounds) {
-		onward(run); /* the next buffer is open already, perhaps full */
+	if (orc_job_work(&run->job) < run->job.round || run->job.draining ||
+	    (uint64_t)reply->number >= run->job.stop_rounds) {
+		onward(run); /* the next buffer is open already, perhaps full; or it is the end */
 		return;
 	}
 	if (run->job.state == ORC_JOB_RUNNING && may_act(run)) {
@@ -332,6 +335,66 @@ static void close_round(struct run *run, const struct orc_round *round)
 					&wanted, (struct orc_then){ on_deadline, run }));
 }
 
+/* ---- the end ---- */
+
+static void on_drained(const struct orc_reply *reply, void *arg)
+{
+	struct run *run = arg;
+
+	if (is_over(run, reply, "drain")) {
+		return;
+	}
+	if (reply->word == ORC_EARLY) {
+		trib_timer_after(run->timer, DRAIN_MS);
+	}
+	if (reply->word == ORC_OK || reply->word == ORC_SAME) {
+		log_info("rounds", "draining-or-over job=%s", run->id);
+		onward(run);
+	} else {
+		rest(run); /* EARLY: clients are out; CLOSING: the agent's turn */
+	}
+}
+
+static void drain(struct run *run, const char *why)
+{
+	const struct orc_job_move wanted = { .job = run->id, .to = "finished", .reason = why };
+
+	rest_if(run, orc_store_job_drain(run->rounds->store, orc_leader_token(run->rounds->leader),
+					 &wanted, (struct orc_then){ on_drained, run }));
+}
+
+/* Does the job end, or go on to its end? Then the step is taken care of. */
+static bool ends(struct run *run, const struct orc_view *view)
+{
+	const struct orc_job *job = &view->job;
+	bool open = view->round.state == ORC_ROUND_OPEN;
+
+	if (job->draining && view->round.state != ORC_ROUND_CLOSING) {
+		rest_if(run, orc_store_drain_step(run->rounds->store,
+						  orc_leader_token(run->rounds->leader), run->id,
+						  (struct orc_then){ on_drained, run }));
+	} else if (!job->draining && job->stop_at && view->now_ms >= job->stop_at) {
+		drain(run, "stop.seconds: the time is over");
+	} else if (!job->draining && job->stop_why && job->stop_why[0] && open && !job->async) {
+		drain(run, job->stop_why);
+	} else if (!job->draining && job->stop_why && job->stop_why[0] &&
+		   (job->async || view->round.state != ORC_ROUND_CLOSING)) {
+		move(run, ORC_JOB_FINISHED, job->stop_why);
+	} else {
+		return false;
+	}
+	return true;
+}
+
+/* The timer for what comes first: `at` or the end of the job's time. */
+static void look_again(struct run *run, const struct orc_view *view, uint64_t at)
+{
+	uint64_t stop = view->job.draining ? 0 : view->job.stop_at;
+
+	at = stop && stop < at ? stop : at;
+	trib_timer_after(run->timer, at > view->now_ms ? at - view->now_ms + 1 : 1);
+}
+
 /* ---- steps ---- */
 
 static void decide_round(struct run *run, const struct orc_view *view)
@@ -352,7 +415,7 @@ static void decide_round(struct run *run, const struct orc_view *view)
 			close_round(run, round);
 			return;
 		}
-		trib_timer_after(run->timer, round->deadline - view->now_ms + 1);
+		look_again(run, view, round->deadline);
 		break;
 	case ORC_ROUND_CLOSING:
 		if (round->task[0]) {
@@ -362,6 +425,12 @@ static void decide_round(struct run *run, const struct orc_view *view)
 		break;
 	}
 	rest(run);
+}
+
+static void on_asked(const struct orc_reply *reply, void *arg)
+{
+	(void)reply;
+	rest(arg);
 }
 
 static void on_view(const struct orc_view *view, void *arg)
@@ -375,9 +444,15 @@ static void on_view(const struct orc_view *view, void *arg)
 		rest(run);
 		return;
 	}
+	if (view->job.version != run->gauged && view->job.metrics) {
+		orc_client_gauge_set(run->id, view->job.metrics);
+		run->gauged = view->job.version;
+	}
 	run->job = view->job;
 	run->job.spec = NULL; /* the view's */
 	run->job.reason = NULL;
+	run->job.stop_why = NULL;
+	run->job.metrics = NULL;
 	run->opened = view->round.opened;
 	run->now_ms = view->now_ms;
 	run->read_ms = trib_clock_ms();
@@ -387,9 +462,17 @@ static void on_view(const struct orc_view *view, void *arg)
 			move(run, ORC_JOB_RUNNING, "");
 			return;
 		}
+		if (run->job.wants_model) { /* a message to the agents may have got lost */
+			rest_if(run, orc_store_init_ask(run->rounds->store, run->id,
+							(struct orc_then){ on_asked, run }));
+			return;
+		}
 		break;
 	case ORC_JOB_RUNNING:
 	case ORC_JOB_PAUSED:
+		if (run->job.state == ORC_JOB_RUNNING && ends(run, view)) {
+			return;
+		}
 		decide_round(run, view);
 		return;
 	case ORC_JOB_FINISHED:

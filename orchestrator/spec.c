@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/client_metrics.h"
 #include "common/id.h"
 #include "orchestrator/spec_rows.h"
 
@@ -247,6 +248,30 @@ static bool check_free(const struct row *row, const json_t *value, const char *p
 	return false;
 }
 
+static bool check_name(const json_t *value, const char *pointer, json_t *errors)
+{
+	const char *text = json_string_value(value);
+
+	if (!text || (*text && !trib_metric_name_valid(text, strlen(text)))) {
+		complain(errors, pointer,
+			 "must be \"\" or a metric's name: " TRIB_METRIC_NAME_TEXT);
+		return false;
+	}
+	return true;
+}
+
+static bool check_job(const json_t *value, const char *pointer, json_t *errors)
+{
+	const char *text = json_string_value(value);
+	struct trib_id id;
+
+	if (!text || (*text && trib_id_parse("job_", text, &id))) {
+		complain(errors, pointer, "must be the id of a job");
+		return false;
+	}
+	return true;
+}
+
 static bool check_value(const struct row *row, const json_t *value, const char *pointer,
 			json_t *errors)
 {
@@ -267,6 +292,10 @@ static bool check_value(const struct row *row, const json_t *value, const char *
 	case KIND_INTEGER:
 	case KIND_NUMBER:
 		return check_number(row, value, pointer, errors);
+	case KIND_JOB:
+		return check_job(value, pointer, errors);
+	case KIND_NAME:
+		return check_name(value, pointer, errors);
 	case KIND_LATER:
 		complain(errors, pointer, "not supported yet");
 		return false;
@@ -643,6 +672,13 @@ static json_t *row_schema(const struct row *row)
 	case KIND_NUMBER:
 		schema = json_pack("{s:s, s:f, s:f}", "type", "number", "minimum", row->min,
 				   "maximum", row->max);
+		break;
+	case KIND_JOB:
+		schema = json_pack("{s:s}", "type", "string");
+		break;
+	case KIND_NAME:
+		schema = json_pack("{s:s, s:i}", "type", "string", "maxLength",
+				   TRIB_METRIC_NAME_MAX);
 		break;
 	case KIND_OURS:
 		schema = json_pack("{s:s, s:b}", "type", "integer", "readOnly", 1);

@@ -176,12 +176,22 @@ static const struct {
 	const char *name;
 	bool number;
 } event_names[] = {
-	{ "n", "round", true },           { "v", "version", true },
-	{ "base", "base_version", true }, { "acc", "accepted", true },
-	{ "update", "update", false },    { "why", "why", false },
-	{ "digest", "digest", false },    { "name", "name", false },
-	{ "reason", "reason", false },    { "node", "node", false },
-	{ "gen", "generation", true },    { "mode", "mode", false },
+	{ "n", "round", true },
+	{ "v", "version", true },
+	{ "base", "base_version", true },
+	{ "acc", "accepted", true },
+	{ "update", "update", false },
+	{ "why", "why", false },
+	{ "digest", "digest", false },
+	{ "name", "name", false },
+	{ "reason", "reason", false },
+	{ "node", "node", false },
+	{ "gen", "generation", true },
+	{ "mode", "mode", false },
+	{ "count", "count", true },
+	{ "from", "from_job", false },
+	{ "fromv", "from_version", true },
+	{ "metrics", "metrics", false },
 };
 
 json_t *orc_event_json(const struct orc_event *event)
@@ -194,6 +204,10 @@ json_t *orc_event_json(const struct orc_event *event)
 		uint64_t number;
 
 		if (!text) {
+			continue;
+		}
+		if (strcmp(event_names[i].field, "metrics") == 0) {
+			(void)json_object_set_new(json, "metrics", trib_metrics_json(text));
 			continue;
 		}
 		if (event_names[i].number &&

@@ -22,3 +22,41 @@ int orc_store_job_patch(struct orc_store *store, const char *token,
 
 	return orc_store_function(store, then, TRIB_COUNT(words), words);
 }
+
+int orc_store_job_drain(struct orc_store *store, const char *token, const struct orc_job_move *move,
+			struct orc_then then)
+{
+	struct orc_key key = orc_key_job(move->job);
+	const char *words[] = { "FCALL", "trib_job_drain", "1",         key.text,
+				token,   move->to,         move->reason };
+
+	return orc_store_function(store, then, TRIB_COUNT(words), words);
+}
+
+int orc_store_drain_step(struct orc_store *store, const char *token, const char *job,
+			 struct orc_then then)
+{
+	struct orc_key key = orc_key_job(job);
+	const char *words[] = { "FCALL", "trib_drain_step", "1", key.text, token };
+
+	return orc_store_function(store, then, TRIB_COUNT(words), words);
+}
+
+int orc_store_model_pin(struct orc_store *store, const char *job, const char *tenant,
+			long long version, struct orc_then then)
+{
+	struct orc_key key = orc_key_job(job);
+	struct orc_decimal number = orc_signed(version);
+	const char *words[] = { "FCALL",  "trib_model_pin", "1",
+				key.text, tenant,           version < 0 ? "" : number.text };
+
+	return orc_store_function(store, then, TRIB_COUNT(words), words);
+}
+
+int orc_store_init_ask(struct orc_store *store, const char *job, struct orc_then then)
+{
+	struct orc_key key = orc_key_job(job);
+	const char *words[] = { "FCALL", "trib_init_ask", "1", key.text };
+
+	return orc_store_function(store, then, TRIB_COUNT(words), words);
+}

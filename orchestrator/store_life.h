@@ -14,4 +14,21 @@ struct orc_job_change {
 TRIB_MUST_CHECK int orc_store_job_patch(struct orc_store *store, const char *token,
 					const struct orc_job_change *change, struct orc_then then);
 
+/* Nobody is selected from now on, then the job is `move->to`. -> OK | SAME | STATE | FENCED | NOJOB
+ */
+TRIB_MUST_CHECK int orc_store_job_drain(struct orc_store *store, const char *token,
+					const struct orc_job_move *move, struct orc_then then);
+/* -> OK (it is over) | EARLY | CLOSING | NOOP | FENCED | NOJOB */
+TRIB_MUST_CHECK int orc_store_drain_step(struct orc_store *store, const char *token,
+					 const char *job, struct orc_then then);
+
+/* Keeps a version (< 0: the newest) of a job of `tenant` from being removed for ten minutes.
+ * -> OK (number = version) | NOJOB | NOMODEL */
+TRIB_MUST_CHECK int orc_store_model_pin(struct orc_store *store, const char *job,
+					const char *tenant, long long version,
+					struct orc_then then);
+/* Asks the nodes again for the version a job is to begin with. -> OK | NOOP */
+TRIB_MUST_CHECK int orc_store_init_ask(struct orc_store *store, const char *job,
+				       struct orc_then then);
+
 #endif

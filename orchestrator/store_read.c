@@ -75,7 +75,7 @@ static bool decimal(const char *text, uint64_t *ret_value)
 static const char *const round_fields[] = {
 	"state",     "base",   "version", "goal",    "quorum",   "selmax", "selected", "acc",
 	"inflight",  "late",   "lost",    "expired", "wsum",     "opened", "deadline", "closed",
-	"published", "taskms", "why",     "task",    "tasknode", "digest", "extended"
+	"published", "taskms", "why",     "task",    "tasknode", "digest", "extended", "metrics"
 };
 #define ROUND_WORDS (2 + TRIB_COUNT(round_fields))
 
@@ -116,16 +116,18 @@ static struct orc_round parse_round(uint64_t number, const struct trib_value *va
 	copy_text(round.task_node, sizeof(round.task_node), trib_value_at(value, 20));
 	copy_text(round.digest, sizeof(round.digest), trib_value_at(value, 21));
 	round.extended = orc_value_u64(trib_value_at(value, 22));
+	copy_text(round.metrics, sizeof(round.metrics), trib_value_at(value, 23));
 	return round;
 }
 
 /* ---- one job with one round ---- */
 
-static const char *const job_fields[] = { "state",  "name",        "created",     "epoch",
-					  "round",  "version",     "goal",        "quorum",
-					  "selmax", "deadline_ms", "stop_rounds", "bytes",
-					  "params", "pubround",    "mode",        "reason",
-					  "tenant", "gen",         "spec" };
+static const char *const job_fields[] = {
+	"state",  "name",     "created",     "epoch",       "round",   "version", "goal",
+	"quorum", "selmax",   "deadline_ms", "stop_rounds", "bytes",   "params",  "pubround",
+	"mode",   "reason",   "tenant",      "gen",         "started", "s:ms",    "upds",
+	"drain",  "drainwhy", "stopwhy",     "metrics",     "init",    "spec"
+};
 
 struct view_read {
 	struct orc_store *store;
@@ -150,6 +152,8 @@ static void view_finish(struct view_read *read)
 	read->cb(&read->view, read->arg);
 	trib_free(read->view.job.spec);
 	trib_free(read->view.job.reason);
+	trib_free(read->view.job.stop_why);
+	trib_free(read->view.job.metrics);
 	trib_free(read);
 }
 
@@ -196,6 +200,24 @@ static void on_view_time(const struct trib_value *value, void *arg)
 	view_step(read);
 }
 
+/* started s:ms upds drain drainwhy stopwhy metrics init */
+static void read_life(struct orc_job *job, const struct trib_value *value)
+{
+	uint64_t started = orc_value_u64(trib_value_at(value, 18));
+	uint64_t limit = orc_value_u64(trib_value_at(value, 19));
+
+	job->stop_at = started && limit ? started + limit : 0;
+	job->counted = orc_value_u64(trib_value_at(value, 20));
+	job->draining = trib_value_size(trib_value_at(value, 21)) > 0;
+	if (job->draining) {
+		trib_free(job->reason);
+		job->reason = trib_strdup(trib_value_text(trib_value_at(value, 22)));
+	}
+	job->stop_why = trib_strdup(trib_value_text(trib_value_at(value, 23)));
+	job->metrics = trib_strdup(trib_value_text(trib_value_at(value, 24)));
+	job->wants_model = trib_value_size(trib_value_at(value, 25)) > 0;
+}
+
 static void on_view_job(const struct trib_value *value, void *arg)
 {
 	struct view_read *read = arg;
@@ -229,8 +251,9 @@ static void on_view_job(const struct trib_value *value, void *arg)
 		if (job->generation == 0) { /* made before there were patches */
 			job->generation = 1;
 		}
-		if (trib_value_count(value) > 18) {
-			job->spec = trib_strdup(trib_value_text(trib_value_at(value, 18)));
+		read_life(job, value);
+		if (trib_value_count(value) > 26) {
+			job->spec = trib_strdup(trib_value_text(trib_value_at(value, 26)));
 		}
 	}
 	view_step(read);
@@ -364,12 +387,15 @@ struct models_read {
 	void *arg;
 };
 
-/* digest|bytes|round|ms */
+/* digest|bytes|round|ms[|metrics] */
 static bool parse_model(const char *text, struct orc_model *model)
 {
 	char parts[PARTS_MAX][PART_SIZE];
+	size_t count = split(text, parts);
+	const char *last = strrchr(text, '|');
 
-	return split(text, parts) == 4 &&
+	(void)snprintf(model->metrics, sizeof(model->metrics), "%s", count == 5 ? last + 1 : "");
+	return (count == 4 || count == 5) &&
 	       trib_copy(model->digest, sizeof(model->digest), parts[0]) == 0 &&
 	       decimal(parts[1], &model->bytes) && decimal(parts[2], &model->round) &&
 	       decimal(parts[3], &model->created);

@@ -269,10 +269,12 @@ int orc_store_job_create(struct orc_store *store, const char *token, const struc
 	struct orc_decimal deadline = orc_decimal(job->deadline_ms);
 	struct orc_decimal lease = orc_decimal(job->lease_ms);
 	struct orc_decimal stop = orc_decimal(job->stop_rounds);
-	const char *words[] = { "FCALL",    "trib_job_create", "1",           key.text,
-				token,      job->id,           job->name,     job->spec,
-				goal.text,  quorum.text,       selected.text, deadline.text,
-				lease.text, stop.text,         job->tenant };
+	const char *words[] = {
+		"FCALL",    "trib_job_create", "1",           key.text,
+		token,      job->id,           job->name,     job->spec,
+		goal.text,  quorum.text,       selected.text, deadline.text,
+		lease.text, stop.text,         job->tenant,   job->initial ? job->initial : ""
+	};
 
 	return call_words(store, on_function, then, TRIB_COUNT(words), words);
 }

@@ -11,6 +11,7 @@
 #ifndef TRIB_ORCHESTRATOR_STORE_REDIS_H
 #define TRIB_ORCHESTRATOR_STORE_REDIS_H
 
+#include "common/client_metrics.h"
 #include "common/id.h"
 #include "common/json.h"
 #include "common/loop.h"
@@ -56,6 +57,7 @@ size_t orc_store_outstanding(const struct orc_store *store);
 	X(REPLAY, "REPLAY")                        \
 	X(MISMATCH, "MISMATCH")                    \
 	X(FULL, "FULL")                            \
+	X(NOMODEL, "NOMODEL")                      \
 	X(OTHER, "") /* the lease is another's */  \
 	X(ERROR, "") /* Redis answered an error */ \
 	X(DOWN, "")  /* no answer will come */
@@ -103,6 +105,8 @@ struct orc_job_new {
 	uint64_t lease_ms;
 	uint64_t stop_rounds;
 	const char *tenant;
+	const char
+		*initial; /* "job|version" to begin with, "" = none (orc_store_model_pin first) */
 };
 /* -> OK | EXISTS */
 TRIB_MUST_CHECK int orc_store_job_create(struct orc_store *store, const char *token,
@@ -209,8 +213,14 @@ struct orc_job {
 	uint64_t over;       /* the last round that is over; 0 = none */
 	uint64_t generation; /* of the spec, from 1 */
 	bool async;
-	char *spec;   /* owned by the view; NULL unless asked for */
-	char *reason; /* owned by the view */
+	uint64_t stop_at; /* of stop.seconds; 0 = never, or it has not begun */
+	uint64_t counted; /* updates in versions */
+	bool wants_model; /* begins with a version of another job, not there yet */
+	bool draining;    /* nobody is selected any more */
+	char *spec;       /* owned by the view; NULL unless asked for */
+	char *reason;     /* owned by the view */
+	char *stop_why;   /* it has enough; owned by the view, "" = it has not */
+	char *metrics;    /* of the last version, "name=value,.."; owned by the view */
 };
 
 struct orc_round {
@@ -238,6 +248,7 @@ struct orc_round {
 	char task[64]; /* digest an agent reported, "" = none */
 	char task_node[64];
 	char digest[64];
+	char metrics[TRIB_METRICS_TEXT_SIZE]; /* "name=value,.." once published */
 };
 
 /* The round to act on: see orc_view_want.hint. */
@@ -275,6 +286,7 @@ struct orc_model {
 	uint64_t bytes;
 	uint64_t round;
 	uint64_t created;
+	char metrics[TRIB_METRICS_TEXT_SIZE];
 };
 typedef void orc_models_cb(enum orc_word word, const struct orc_model *models, size_t count,
 			   void *arg);

@@ -189,14 +189,15 @@ int cli_get(const struct cli_command *command, int argc, char **argv)
 
 static void print_rounds(json_t *rounds)
 {
-	static const char *const head[] = { "ROUND",    "STATE",    "BASE",       "VERSION",
-					    "ACCEPTED", "SELECTED", "STRAGGLERS", "LATE",
-					    "LOST",     "MS",       "WHY",        NULL };
+	static const char *const head[] = { "ROUND",    "STATE",      "BASE", "VERSION", "ACCEPTED",
+					    "SELECTED", "STRAGGLERS", "LATE", "LOST",    "MS",
+					    "WHY",      "METRICS",    NULL };
 	static const char *const members[] = {
 		"round",      "state", "base_version", "version",          "accepted", "selected",
 		"stragglers", "late",  "lost",         "timings.total_ms", "why"
 	};
 	struct cli_table table;
+	char metrics[CLI_CELL_SIZE];
 
 	cli_table_init(&table, head);
 	for (size_t i = 0; i < json_array_size(rounds); i++) {
@@ -204,6 +205,8 @@ static void print_rounds(json_t *rounds)
 		for (size_t c = 0; c < TRIB_COUNT(members); c++) {
 			cli_table_member(&table, c, json_array_get(rounds, i), members[c]);
 		}
+		cli_metrics(json_object_get(json_array_get(rounds, i), "metrics"), metrics);
+		cli_table_set(&table, TRIB_COUNT(members), "%s", metrics);
 	}
 	cli_table_print(&table);
 }

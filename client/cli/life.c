@@ -131,3 +131,8 @@ int cli_resume(const struct cli_command *command, int argc, char **argv)
 {
 	return act(command, argc, argv, "resume", "running");
 }
+
+int cli_drain(const struct cli_command *command, int argc, char **argv)
+{
+	return act(command, argc, argv, "drain", "draining");
+}

@@ -9,6 +9,7 @@
 
 int cli_patch(const struct cli_command *command, int argc, char **argv);
 int cli_pause(const struct cli_command *command, int argc, char **argv);
+int cli_drain(const struct cli_command *command, int argc, char **argv);
 int cli_resume(const struct cli_command *command, int argc, char **argv);
 
 #endif

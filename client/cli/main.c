@@ -43,6 +43,8 @@ static const struct cli_command commands[] = {
 	  cli_patch },
 	{ "pause", "JOB", "No further rounds for now", NULL, cli_pause },
 	{ "resume", "JOB", "Goes on with rounds", NULL, cli_resume },
+	{ "drain", "JOB", "Ends a job in order: who has a place may still report", NULL,
+	  cli_drain },
 	{ "stop", "JOB", "Ends a job; its last model stays", NULL, cli_stop },
 	{ "delete", "JOB", "Forgets a job that is over", NULL, cli_delete },
 	{ "token", "JOB", "Makes tokens for clients of a job and prints them",

@@ -126,3 +126,23 @@ void cli_age(const char *rfc3339, char out[16])
 		(void)snprintf(out, 16, "%dd", (int)(seconds / 86400 % 100000));
 	}
 }
+
+void cli_metrics(const json_t *metrics, char out[CLI_CELL_SIZE])
+{
+	size_t used = 0;
+	const char *name;
+	json_t *value;
+
+	out[0] = '\0';
+	json_object_foreach((json_t *)metrics, name, value)
+	{
+		int size = snprintf(out + used, CLI_CELL_SIZE - used, "%s%.40s=%.6g",
+				    used ? " " : "", name, json_number_value(value));
+
+		if (used + (size_t)size >= CLI_CELL_SIZE) {
+			out[used] = '\0';
+			return;
+		}
+		used += (size_t)size;
+	}
+}

@@ -27,6 +27,8 @@ void cli_table_set(struct cli_table *table, size_t column, const char *format, .
 	TRIB_PRINTF(3, 4);
 /* Number or text member at `path` of `json` into a cell. */
 void cli_table_member(struct cli_table *table, size_t column, json_t *json, const char *path);
+/* The members of an object of numbers as "a=1 b=2" into out. */
+void cli_metrics(const json_t *metrics, char out[CLI_CELL_SIZE]);
 /* Prints it and frees what it holds. */
 void cli_table_print(struct cli_table *table);
 

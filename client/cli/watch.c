@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "client/cli/api.h"
+#include "client/cli/table.h"
 #include "common/clock.h"
 
 #define POLL_EVERY_MS     2000
@@ -35,6 +36,7 @@ static void draw(struct watch *w)
 {
 	long long goal = trib_json_integer(w->job, "status.progress.goal", 0);
 	long long accepted = trib_json_integer(w->job, "status.progress.accepted", 0) + w->extra;
+	char metrics[CLI_CELL_SIZE];
 	char bar[BAR + 1];
 
 	if (!w->live) {
@@ -44,11 +46,12 @@ static void draw(struct watch *w)
 		bar[i] = goal > 0 && i < accepted * BAR / goal ? '#' : '.';
 	}
 	bar[BAR] = '\0';
-	(void)fprintf(stderr, "\r\033[K%s  %s  round %lld  [%s] %lld/%lld  version %lld",
+	cli_metrics(trib_json_at(w->job, "status.metrics"), metrics);
+	(void)fprintf(stderr, "\r\033[K%s  %s  round %lld  [%s] %lld/%lld  version %lld  %s",
 		      trib_json_text(w->job, "metadata.name", w->id),
 		      trib_json_text(w->job, "status.phase", "?"),
 		      trib_json_integer(w->job, "status.round", 0), bar, accepted, goal,
-		      trib_json_integer(w->job, "status.version", -1));
+		      trib_json_integer(w->job, "status.version", -1), metrics);
 	(void)fflush(stderr);
 }
 
@@ -82,6 +85,7 @@ static void print_event(const char *type, json_t *event)
 	char when[TRIB_RFC3339_SIZE];
 	const char *key;
 	json_t *value;
+	char metrics[CLI_CELL_SIZE];
 	int shown = 0;
 
 	trib_rfc3339(trib_wall_ms(), when);
@@ -96,6 +100,9 @@ static void print_event(const char *type, json_t *event)
 			(void)printf(" %s=%s", key, json_string_value(value));
 		} else if (json_is_integer(value)) {
 			(void)printf(" %s=%lld", key, (long long)json_integer_value(value));
+		} else if (json_is_object(value) && json_object_size(value)) {
+			cli_metrics(value, metrics);
+			(void)printf(" %s", metrics);
 		}
 	}
 	(void)printf("\n");

@@ -56,6 +56,8 @@ static struct trib_metric metrics[G_COUNT] = {
 			    0, 0 },
 	[AGENT_M_RING_MISSED] = { "tributary_ring_full_total", NULL, "Hints not sent, ring full",
 				  TRIB_COUNTER, 0, 0 },
+	[AGENT_M_PRUNED] = { "tributary_models_pruned_total", NULL,
+			     "Model files removed: not kept by checkpoints", TRIB_COUNTER, 0, 0 },
 	[AGENT_M_STALLED] = { "tributary_agg_stalled_total", NULL,
 			      "Functions killed for standing still with work in hand", TRIB_COUNTER,
 			      0, 0 },

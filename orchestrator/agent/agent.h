@@ -381,7 +381,8 @@ struct agent_write {
 	uint32_t round;
 	uint32_t version; /* to be written; header is taken from v0 */
 	uint64_t bytes;
-	int out_fd; /* duplicate, owned */
+	bool remove; /* no file is made: version `version` is removed, done is not called */
+	int out_fd;  /* duplicate, owned */
 	int rc;
 	char digest[40];
 };
@@ -398,6 +399,12 @@ int agent_model_open(const struct agent *agent, const char *job, uint32_t versio
 
 /* Offset of the data in an open safetensors file of ours, 0 when it is not one. */
 uint64_t agent_model_data_offset(int fd);
+
+/* checkpoint.c: the record has let go of versions of the job: their files are removed. */
+void agent_models_prune(struct agent *agent, const char *job);
+/* The job is to begin with a version of another one: linked if this node has its file. */
+void agent_models_copy(struct agent *agent, const char *job);
+
 /* Removes the model files of a deleted job (names that are ours only). */
 void agent_models_purge(const struct agent *agent, const char *job);
 
@@ -439,6 +446,7 @@ enum agent_metric {
 	AGENT_M_RING_MISSED,
 	AGENT_M_STALLED,
 	AGENT_M_POOLED,
+	AGENT_M_PRUNED,
 	AGENT_M_REUSES,
 	AGENT_M_REUSE_US,
 	AGENT_M_CONVERSIONS,

@@ -508,6 +508,14 @@ void agent_jobs_wake(struct agent *agent, const char *message)
 	if (strncmp(message, "purge ", 6) == 0) {
 		agent_models_purge(agent, id + 1);
 	}
+	if (strncmp(message, "prune ", 6) == 0) {
+		agent_models_prune(agent, id + 1);
+		return;
+	}
+	if (strncmp(message, "copy ", 5) == 0) {
+		agent_models_copy(agent, id + 1);
+		return;
+	}
 	/* "done" asks for a second copy of the model: who made it has nothing to do. */
 	if (job && (strncmp(message, "done ", 5) != 0 || job->phase != AGENT_REPORTING)) {
 		agent_job_sync(job);

@@ -229,8 +229,19 @@ static void on_finished(void *arg)
 /* The file's fd, for the fsync to come, or -1. */
 static int serve(struct agent_writer *w, struct agent_write *write)
 {
-	struct finished *f = trib_alloc(sizeof(*f));
+	struct finished *f;
 	int fd = -1;
+
+	if (write->remove) {
+		char path[512];
+
+		model_path(w->models, write->job, write->version, "", path, sizeof(path));
+		if (unlink(path) && errno != ENOENT) {
+			log_warn("writer", "event=not-removed path=%s errno=%d", path, errno);
+		}
+		return -1;
+	}
+	f = trib_alloc(sizeof(*f));
 
 	write->rc = write_model(w, write, &fd);
 	(void)close(write->out_fd);

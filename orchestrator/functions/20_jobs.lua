@@ -9,9 +9,12 @@ local function job_policy(k, text)
   if spec.mode == 'async' then redis.call('HSET', k[1], 'mode', 'async') end
   redis.call('HSET', k[1], 'amax', y.max_staleness or 20, 'afn', st.fn or 'poly', 'aalpha', st.alpha or 0.5,
     'ahinge', st.after or 0, 'adenom', (spec.aggregation or {}).denominator or 'weight_sum')
+  stop_policy(k, spec)
+  checkpoint_policy(k, spec)
 end
 
--- ARGV token id name spec_json goal quorum selmax deadline_ms lease_ms stop_rounds tenant -> OK | EXISTS
+-- ARGV token id name spec_json goal quorum selmax deadline_ms lease_ms stop_rounds tenant [init: 'job|version']
+-- -> OK | EXISTS
 local function job_create(k, a)
   if redis.call('EXISTS', k[1]) == 1 then return {'EXISTS'} end
   local t = now()
@@ -21,6 +24,10 @@ local function job_create(k, a)
     'selmax', a[7], 'deadline_ms', a[8], 'lease_ms', a[9], 'stop_rounds', a[10], 'pubround', 0,
     'tenant', a[11] or 'default', 'gen', 1)
   job_policy(k, a[4])
+  if (a[12] or '') ~= '' then
+    redis.call('HSET', k[1], 'init', a[12], 'reason',
+      'waits for a node that has version ' .. string.gsub(a[12], '^(.*)|(%d+)$', '%2 of %1'))
+  end
   redis.call('ZADD', 'trib:jobs', t, a[2])
   event(k[1], 't', 'job.created', 'name', a[3])
   wake(k[1], 'job')
@@ -39,6 +46,9 @@ local function job_set(k, a)
   if not fence(k[1], a[1]) then return {'FENCED'} end
   if st == a[3] then return {'SAME'} end
   if st ~= a[2] or not (ok_next[st] and ok_next[st][a[3]]) then return {'STATE', st} end
+  if not ok_next[a[3]] then job_over(k, a[3], a[4] or ''); return {'OK'} end
+  if redis.call('HEXISTS', k[1], 'drain') == 1 then return {'STATE', 'draining'} end
+  if st == 'created' then redis.call('HSETNX', k[1], 'started', now()) end
   redis.call('HSET', k[1], 'state', a[3], 'reason', a[4] or '')
   event(k[1], 't', 'job.' .. a[3], 'reason', a[4] or '')
   wake(k[1], 'job')
@@ -56,6 +66,7 @@ local function model_init(k, a)
     return {'CONFLICT'}
   end
   if j[1] ~= 'created' then return {'STATE', j[1]} end
+  redis.call('HDEL', k[1], 'init')
   redis.call('HSET', prefix(k[1]) .. 'models', '0', a[1] .. '|' .. a[2] .. '|0|' .. now())
   redis.call('HSET', k[1], 'version', 0, 'bytes', a[2], 'params', a[3], 'header', a[4], 'layout', a[1])
   event(k[1], 't', 'model.published', 'v', 0, 'digest', a[1])
@@ -71,12 +82,12 @@ local function job_delete(k, a)
   if not fence(k[1], a[1]) then return {'FENCED'} end
   if j[1] == 'running' or j[1] == 'paused' then return {'STATE', j[1]} end
   local p, n = prefix(k[1]), 0
-  for r = 1, tonumber(j[2]) do
+  for r = math.max(1, tonumber(j[2]) - ROUNDS_MAX), tonumber(j[2]) do
     local b = p .. 'r:' .. r
-    n = n + redis.call('DEL', b, b .. ':sel', b .. ':upd')
+    n = n + redis.call('DEL', b, b .. ':sel', b .. ':upd', b .. ':met')
   end
   n = n + redis.call('DEL', k[1], p .. 'models', p .. 'ev', p .. 'tok', p .. 'tokid', p .. 'aupd', p .. 'infl', p .. 'tree',
-    p .. 'at')
+    p .. 'at', p .. 'old', p .. 'pin')
   redis.call('ZREM', 'trib:jobs', j[3])
   wake(k[1], 'gone')
   if a[2] == '1' then wake(k[1], 'purge') end

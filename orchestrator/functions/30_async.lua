@@ -17,7 +17,8 @@ local function open_buffer(k, j, n, t)
     'wsum', 0, 'wraw', 0)
   redis.call('HSET', k[1], 'round', n)
   local old = n - KEEP_ROUNDS
-  if old > 0 then redis.call('DEL', prefix(k[1]) .. 'r:' .. old .. ':upd') end
+  if old > 0 then redis.call('DEL', prefix(k[1]) .. 'r:' .. old .. ':upd', prefix(k[1]) .. 'r:' .. old .. ':met') end
+  redis.call('DEL', prefix(k[1]) .. 'r:' .. (n - ROUNDS_MAX))
   event(k[1], 't', 'round.open', 'n', n, 'base', j.version)
 end
 
@@ -140,6 +141,7 @@ local function acommit(k, a, j)
   redis.call('HINCRBY', r, 'staleness', tau)
   redis.call('HINCRBY', r, 'n:' .. a[7], 1)
   redis.call('HINCRBY', r, 'w:' .. a[7], counted)
+  metrics_add(r, id, a[5], a[8])
   local acc = redis.call('HINCRBY', r, 'acc', 1)
   event(k[1], 't', 'update.accepted', 'n', n, 'update', id, 'staleness', tau)
   if acc < tonumber(redis.call('HGET', r, 'goal')) then return {'OK', acc, t, counted, n} end
@@ -190,6 +192,7 @@ local function anode_lost(k, a, j)
           redis.call('HDEL', r .. ':upd', all[i])
         end
         redis.call('HINCRBY', r, 'wsum', '-' .. w)
+        metrics_drop(r, id)
         event(k[1], 't', 'update.lost', 'n', n, 'update', id, 'node', a[2])
         here = here + 1
       end

@@ -85,6 +85,16 @@ local function job_patch(k, a)
     end
   end
   retune(k, j, was, t)
+  if j.version ~= '-1' then              -- a rule that is met already: what is under way is ended in order
+    local due = stop_due(k, false)
+    redis.call('HDEL', k[1], 'stopwhy')
+    if due and j.state == 'paused' then
+      redis.call('HSET', k[1], 'stopwhy', due)
+    elseif due and not j.drain and j.state == 'running' then
+      redis.call('HSET', k[1], 'drain', 'finished', 'drainwhy', due)
+      event(k[1], 't', 'job.draining', 'reason', due)
+    end
+  end
   event(k[1], 't', 'job.patched', 'gen', gen + 1, 'mode', j.mode or 'sync')
   wake(k[1], 'job')
   return {'OK', gen + 1}

@@ -5,6 +5,8 @@ local function round_open(k, a)
   if not j[1] then return {'NOJOB'} end
   if not fence(k[1], a[1]) then return {'FENCED'} end
   if j[1] ~= 'running' then return {'STATE', j[1]} end
+  local ends = redis.call('HMGET', k[1], 'drain', 'stopwhy')
+  if ends[1] or ends[2] then return {'STATE', 'draining'} end
   local r = prefix(k[1]) .. 'r:' .. a[2]
   if redis.call('EXISTS', r) == 1 then return {'EXISTS'} end
   if tonumber(a[2]) ~= tonumber(j[2]) + 1 or a[3] ~= j[3] then return {'ORDER', j[2], j[3]} end
@@ -22,11 +24,21 @@ local function round_open(k, a)
   redis.call('HSET', k[1], 'round', a[2])
   local old = tonumber(a[2]) - KEEP_ROUNDS
   if old > 0 then
-    redis.call('DEL', prefix(k[1]) .. 'r:' .. old .. ':upd', prefix(k[1]) .. 'r:' .. old .. ':sel')
+    local o = prefix(k[1]) .. 'r:' .. old
+    redis.call('DEL', o .. ':upd', o .. ':sel', o .. ':met')
   end
+  redis.call('DEL', prefix(k[1]) .. 'r:' .. (tonumber(a[2]) - ROUNDS_MAX))
   event(k[1], 't', 'round.open', 'n', a[2], 'base', a[3])
   wake(k[1], 'round')
   return {'OK', t + tonumber(a[7])}
+end
+
+-- In a job that drains only those who have a place are answered as ever.
+local function holds_place(k, j, client)
+  local p = prefix(k[1])
+  local a, s = redis.call('HGET', p .. 'aupd', client), redis.call('HGET', p .. 'r:' .. j.round .. ':upd', client)
+  local exp = string.match(a or '', '^[SR]|[^|]*|(%d+)')
+  return (exp and tonumber(exp) > now()) or (s and string.sub(s, 1, 1) ~= 'C')
 end
 
 -- ARGV client update_id_candidate -> SELECTED round base deadline update_id lease_end
@@ -37,6 +49,7 @@ local function checkin(k, a)
   if j.state == 'finished' or j.state == 'stopped' or j.state == 'failed' then return {'DONE', j.state} end
   if j.version == '-1' then return {'NOMODEL'} end
   if j.state == 'paused' then return {'PAUSED'} end
+  if j.drain and not holds_place(k, j, a[1]) then return {'WAIT', 'draining'} end
   if j.mode == 'async' then return acheckin(k, a, j) end
   local base = prefix(k[1]) .. 'r:' .. j.round
   local r = redis.call('HMGET', base, 'state', 'selmax', 'base', 'deadline')
@@ -126,7 +139,7 @@ local function release(k, a)
   return {'OK'}
 end
 
--- After all checks. ARGV client update_id round digest weight place node
+-- After all checks. ARGV client update_id round digest weight place node [metrics: 'name=value,..']
 -- -> OK n ms counted round | CLOSE .. (counted: the weight that counts, staleness discounted; round: the one it
 -- counts in) | SAME, DUP ms digest weight counted round | CONFLICT | CLOSED state | STALE versions | NORES | NOJOB
 local function commit(k, a)
@@ -165,6 +178,7 @@ local function commit(k, a)
   if j.switched then redis.call('HINCRBY', base, 'wraw', a[5]) end
   redis.call('HINCRBY', base, 'n:' .. a[7], 1)
   redis.call('HINCRBY', base, 'w:' .. a[7], a[5])
+  metrics_add(base, id, a[5], a[8])
   local n = redis.call('HINCRBY', base, 'acc', 1)
   event(k[1], 't', 'update.accepted', 'n', a[3], 'update', id)
   if n >= tonumber(redis.call('HGET', base, 'goal')) then

@@ -46,7 +46,7 @@ local function publish(k, a)
   if not fence(k[1], a[1]) then return {'FENCED'} end
   local base = prefix(k[1]) .. 'r:' .. a[2]
   local v = tonumber(redis.call('HGET', k[1], 'version'))
-  local r = redis.call('HMGET', base, 'state', 'task')
+  local r = redis.call('HMGET', base, 'state', 'task', 'acc')
   if v ~= tonumber(a[3]) then
     local d = redis.call('HGET', prefix(k[1]) .. 'models', tonumber(a[3]) + 1)
     if d and string.match(d, '^([^|]*)') == a[4] then return {'DUP', tonumber(a[3]) + 1} end
@@ -56,14 +56,20 @@ local function publish(k, a)
   if r[2] ~= a[4] then return {'NOTASK'} end
   local left = copy_wait(k, base, v + 1)
   if left then return {'WAIT', left} end
-  local t = now()
-  redis.call('HSET', prefix(k[1]) .. 'models', v + 1, a[4] .. '|' .. a[5] .. '|' .. a[2] .. '|' .. t)
-  redis.call('HSET', k[1], 'version', v + 1)
-  redis.call('HSET', base, 'state', 'published', 'published', t, 'version', v + 1, 'digest', a[4], 'copies',
-    math.max(1, copies(v + 1, k, '')))
-  redis.call('DEL', base .. ':sel')
+  local t, metrics = now(), metrics_text(base)
+  redis.call('HSET', prefix(k[1]) .. 'models', v + 1, a[4] .. '|' .. a[5] .. '|' .. a[2] .. '|' .. t .. '|' .. metrics)
+  redis.call('HSET', k[1], 'version', v + 1, 'metrics', metrics)
+  redis.call('HINCRBY', k[1], 'upds', r[3])
+  redis.call('HSET', base, 'state', 'published', 'published', t, 'version', v + 1, 'digest', a[4], 'metrics', metrics,
+    'copies', math.max(1, copies(v + 1, k, '')))
+  redis.call('HDEL', base, 'met')
+  checkpoints_hold(k, base)
+  redis.call('DEL', base .. ':sel', base .. ':met')
   round_over(k)
-  event(k[1], 't', 'model.published', 'v', v + 1, 'n', a[2], 'digest', a[4])
+  event(k[1], 't', 'model.published', 'v', v + 1, 'n', a[2], 'acc', r[3], 'digest', a[4], 'metrics', metrics)
+  checkpoints_prune(k, v + 1, metrics)
+  local due = stop_due(k, true)
+  if due then redis.call('HSET', k[1], 'stopwhy', due) end
   wake(k[1], 'publish')
   return {'OK', v + 1}
 end
@@ -114,6 +120,7 @@ local function node_lost(k, a)
       redis.call('HSET', upd, all[i], 'S|' .. id .. '|' .. t)
       redis.call('ZADD', base .. ':sel', t + 5000, all[i])   -- the client keeps its place a while
       redis.call('HINCRBY', base, 'wsum', '-' .. w)
+      metrics_drop(base, id)
       event(k[1], 't', 'update.lost', 'n', a[1], 'update', id, 'node', a[2])
       lost = lost + 1
     end

@@ -808,7 +808,7 @@ def test_openapi_lists_every_route(api):
     j = "/v1/jobs/{job}"
     wanted = {("get", "/"), ("get", "/version"), ("get", "/v1/openapi.json"), ("post", "/v1/jobs"),
               ("post", "/v1/jobs:validate"), ("get", "/v1/jobs"), ("get", j), ("delete", j), ("patch", j),
-              ("post", j + ":pause"), ("post", j + ":resume"), ("post", j + ":stop"),
+              ("post", j + ":pause"), ("post", j + ":drain"), ("post", j + ":resume"), ("post", j + ":stop"),
               ("get", j + "/rounds"), ("get", j + "/rounds/{round}"),
               ("post", j + "/rounds/{round}:close"), ("get", j + "/rounds/{round}/updates"),
               ("get", j + "/models"), ("get", j + "/events"), ("get", "/v1/events"),

@@ -82,7 +82,7 @@ class World:
         self.tickets, self.receipts, self.serial = {}, {}, 0
         self.goal_max, self.selmax_max, self.patches = self.goal, self.selmax, False
         redis("FLUSHALL")
-        self.call("job_create", "5|o", "job_x", "x", spec, self.goal, 1, self.selmax, 40, 3, 3)
+        self.call("job_create", "5|o", "job_x", "x", spec, self.goal, 1, self.selmax, 40, 3, 1000)
         self.call("model_init", "d0", 40, 10, "{}")
         self.call("job_set", "5|o", "created", "running", "")
 
@@ -149,7 +149,7 @@ class World:
                 self.serial += 1
                 place = f"{node}:b{self.boot[node]}:{self.serial}:1"
                 answer = self.call("commit", client, update, at, rng.choice(["da", "db"]), rng.randint(1, 9), place,
-                                   node)
+                                   node, rng.choice(["", "m=2,n=0.5", "n=-1"]))
                 self.believe(answer, client, update, at, place, node)
         elif what == "deadline" and n:
             self.call("deadline", "5|o", n, rng.choice([0, 0, 1, 2]))
@@ -185,7 +185,7 @@ class World:
         self.selmax = rng.randint(self.goal, len(self.clients))
         self.goal_max, self.selmax_max = max(self.goal, self.goal_max), max(self.selmax, self.selmax_max)
         gen = int(self.job()["gen"])
-        answer = self.call("job_patch", "5|o", gen, json.dumps(spec), self.goal, 1, self.selmax, 40, 3, 3)
+        answer = self.call("job_patch", "5|o", gen, json.dumps(spec), self.goal, 1, self.selmax, 40, 3, 1000)
         assert answer == ["OK", gen + 1], answer
 
     def reported(self, n):
@@ -196,6 +196,15 @@ class World:
             place = f"{node}:b{self.boot[node] - 1}:{self.serial}:1"
             self.believe(self.call("commit", client, update, at, "da", 3, place, node), client, update, at, place, node)
 
+    def check_metrics(self, r, parts, counted):
+        """The sums are those of the updates that count."""
+        assert set(parts) <= {v[1] for v in counted.values()}, (parts, counted)
+        for name, total, weight in (m.split("|") for m in filter(None, r.get("met", "").split(";"))):
+            said = [(int(w), dict(m.split("=") for m in text.split(","))) for w, text in
+                    (p.split("|") for p in parts.values())]
+            assert float(total) == sum(w * float(m.get(name, 0)) for w, m in said), (r, parts)
+            assert float(weight) == sum(w for w, m in said if name in m), (r, parts)
+
     def check(self):
         n = int(self.job()["round"])
         for k in range(1, n + 1):
@@ -203,6 +212,8 @@ class World:
             parts = {c: v.split("|") for c, v in pairs(self.r("HGETALL", base + ":upd")).items()}
             counted = {c: v for c, v in parts.items() if v[0] == "C"}
             assert int(r["acc"]) == len(counted), r
+            if "published" not in r:
+                self.check_metrics(r, pairs(self.r("HGETALL", base + ":met")), counted)
             assert int(r["wsum"]) == sum(int(v[4]) for v in counted.values()), r
             assert int(r["inflight"]) == sum(v[0] == "R" for v in parts.values()), (r, parts)
             for node in NODES:

@@ -112,10 +112,17 @@ static void test_defaults(void **state)
 		"\"encodings\":[\"dense\"],\"hierarchy\":{\"leaves\":0,\"levels\":\"auto\",\"fan_"
 		"in\":\"auto\",\"policy\":\"eager\",\"replan_ms\":100,\"alpha\":0.7},\"placement\":"
 		"{"
-		"\"arena_bytes\":0,\"slots\":0},\"stop\":{\"rounds\":100},\"client_config\":{},"
+		"\"arena_bytes\":0,\"slots\":0},\"stop\":{\"rounds\":100,\"updates\":0,\"seconds\":"
+		"0,"
+		"\"target\":{\"metric\":\"\",\"value\":0,\"mode\":\"max\"},\"patience\":{"
+		"\"metric\":\"\","
+		"\"mode\":\"min\",\"rounds\":10,\"min_delta\":0}},\"client_config\":{},"
 		"\"async\":{\"buffer_k\":64,\"concurrency\":1000,"
 		"\"max_staleness\":20,\"staleness\":{\"fn\":\"poly\",\"alpha\":0.5,\"after\":0},"
 		"\"flush_timeout_s\":120,\"client_timeout_s\":1800},"
+		"\"checkpoints\":{\"keep\":0,\"every\":0,\"best\":{\"metric\":\"\",\"mode\":"
+		"\"max\"}},"
+		"\"initial\":{\"job\":\"\",\"version\":-1},"
 		"\"auth\":{\"clients\":\"open\"}}";
 	json_t *wanted = parse(want);
 
@@ -221,6 +228,8 @@ static void test_refusals(void **state)
 	refused("{\"sync\":{\"over_select\":0.9}}", "/spec/sync/over_select", "at least 1");
 	refused("{\"hierarchy\":{\"leaves\":65}}", "/spec/hierarchy/leaves", "at most 64");
 	refused("{\"stop\":{\"rounds\":-1}}", "/spec/stop/rounds", "at least 1");
+	refused("{\"stop\":{\"target\":{\"metric\":\"a b\"}}}", "/spec/stop/target/metric", "name");
+	refused("{\"stop\":{\"patience\":{\"metric\":7}}}", "/spec/stop/patience/metric", "name");
 	refused("{\"client_config\":3}", "/spec/client_config", "object");
 	refused("{\"aggregation\":{\"max_weight\":4294967296},\"sync\":{\"goal\":1000000}}",
 		"/spec/aggregation/max_weight", "2^42");

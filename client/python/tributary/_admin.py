@@ -110,6 +110,11 @@ class Admin:
     def pause(self, job):
         return self._json("POST", self._path(job, ":pause"))
 
+    def drain(self, job):
+        """Ends the job in order: nobody is selected any more, who has a place may report, what was
+        accepted makes a last version."""
+        return self._json("POST", self._path(job, ":drain"))
+
     def resume(self, job):
         return self._json("POST", self._path(job, ":resume"))
 

@@ -5,7 +5,7 @@ import random
 import time
 from urllib.parse import quote
 
-from ._http import Http, JobOver, RoundClosed
+from ._http import Http, JobOver, Problem, RoundClosed
 from ._safetensors import dump, load, numpy, to_array
 
 try:  # pure Python would be slower than the network: a checksum only where a module makes it
@@ -161,10 +161,17 @@ class Client:
             if ticket["status"] != "selected" or ticket["round"] == skipped:
                 time.sleep(min(60.0, float(ticket.get("retry_after", 1.0))))
                 continue
-            if params is None or version != ticket["base_version"]:
-                params, version = self.model(ticket)
-            made = train(params, ticket.get("config", {}), ticket["round"])
-            if made is None:
+            try:
+                if params is None or version != ticket["base_version"]:
+                    params, version = self.model(ticket)
+                made = train(params, ticket.get("config", {}), ticket["round"])
+            except Problem as e:
+                if e.code != "no-such-model":
+                    raise
+                made = "late"  # the round went by, its model is not kept any more
+            if isinstance(made, str):
+                outcome = "late"
+            elif made is None:
                 outcome, skipped = "skipped", ticket["round"]
             else:
                 outcome = self._report(ticket, made)
