@@ -4,6 +4,7 @@
 #   make            programs            make test        unit + system tests (no privilege needed)
 #   make demo       the whole story     make test-priv   the privileged tier (root; a skip fails)
 #   make lint       format and layers   make bench       JSON lines in build/bench.jsonl
+#   make load       tributary load against a node of its own; LOAD='--clients 1000 ..' for other options
 #   make SANITIZE=address|thread ...    the same with a sanitizer
 #   make install-deps                   Debian packages it needs (used by demo and .ci/run)
 

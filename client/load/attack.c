@@ -15,8 +15,9 @@ enum attack {
 	ATTACK_SLOWLORIS, /* a head that never ends */
 };
 
-static const char *const names[LOAD_ATTACK_KINDS] = { "bad-head", "garbage", "oversize", "nan",
-						 "ticket",   "header",  "weight",   "slowloris" };
+static const char *const names[LOAD_ATTACK_KINDS] = {
+	"bad-head", "garbage", "oversize", "nan", "ticket", "header", "weight", "slowloris"
+};
 
 const char *load_attack_name(unsigned attack)
 {

@@ -394,7 +394,7 @@ static int list_rounds(const struct load_plan *plan, const struct load_job *job,
 			return rc;
 		}
 		more = add_page(list, cli_items(page), job->first_round);
-		next = trib_json_text(page, "next_cursor", "");
+		next = trib_json_text(page, "next", "");
 		more = more && *next && trib_copy(cursor, sizeof(cursor), next) == 0;
 		json_decref(page);
 	}

@@ -379,6 +379,7 @@ static int conclude(struct load *load, double seconds)
 	json_t *report;
 	int rc;
 
+	load_server_look(&load->server);
 	result.rounds_known = load_job_rounds(&load->plan, &load->job, &result.rounds,
 					      &result.round_count) == CLI_OK;
 	report = load_report(&result, &counts_ok);
