@@ -4,6 +4,7 @@
 #   make            programs            make test        unit + system tests (no privilege needed)
 #   make demo       the whole story     make test-priv   the privileged tier (root; a skip fails)
 #   make lint       format and layers   make bench       JSON lines in build/bench.jsonl
+#   make load       tributary load against a node of its own; LOAD='--clients 1000 ..' for other options
 #   make SANITIZE=address|thread ...    the same with a sanitizer
 #   make install-deps                   Debian packages it needs (used by demo and .ci/run)
 
@@ -54,7 +55,8 @@ BPF := $(call obj,$(call src,bpf))
 GATEWAY := $(call obj,$(call src,gateway))
 AGENT := $(call obj,$(call src,orchestrator/agent))
 ORCHESTRATOR := $(call obj,$(call src,orchestrator)) $(B)/gen/functions_lua.o
-CLI := $(call obj,$(call src,client/cli))
+CLI := $(call obj,$(call src,client/cli) $(call src,client/load))
+LOAD_PURE := $(patsubst %,$(B)/client/load/%.o,arrivals histogram payload reply shapes slo)
 # The numeric core is compiled once per ISA level and chosen at run time (aggregator/kernels.c).
 ISA_x86_64 := v2 v3 v4
 ISA_FLAGS_v2 := -march=x86-64-v2
@@ -83,12 +85,13 @@ $(B)/libcommon.a: $(COMMON)
 $(B)/libshm.a: $(SHM)
 $(B)/libbpf_side.a: $(BPF)
 $(B)/libaggregator.a: $(AGGREGATOR_LIB)
+$(B)/libload.a: $(LOAD_PURE)
 $(B)/%.a:
 	$(Q)rm -f $@ && ar rcs $@ $^
 
 $(B)/bin/tributary: $(CLI) $(B)/libshm.a $(B)/libcommon.a
 	@echo "  LINK    $@"; mkdir -p $(@D)
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_COMMON) $(LIBS_RING) $(JEMALLOC)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_COMMON) $(LIBS_RING) $(JEMALLOC) -lm
 $(B)/bin/tributary-orchestrator: $(ORCHESTRATOR) $(B)/libcommon.a
 	@echo "  LINK    $@"; mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_COMMON) $(JEMALLOC)
@@ -128,10 +131,11 @@ $(B)/bpf/loader.o: $(B)/gen/route.skel.h
 
 # ---- unit tests: tests/unit/<folder>_<file>.c, one program each ----
 UNIT := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(sort $(wildcard tests/unit/*.c)))
+$(B)/tests/unit/client_load: $(B)/libload.a
 $(B)/tests/unit/%: $(B)/tests/unit/%.o $(B)/libaggregator.a $(B)/libbpf_side.a $(B)/libshm.a $(B)/libcommon.a
 	@echo "  LINK    $@"
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $< $(B)/libaggregator.a $(B)/libbpf_side.a $(B)/libshm.a \
-		$(B)/libcommon.a $(LIBS_COMMON) $(LIBS_RING) -lbpf -lseccomp -lcmocka
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $< $(filter %/libload.a,$^) $(B)/libaggregator.a $(B)/libbpf_side.a \
+		$(B)/libshm.a $(B)/libcommon.a $(LIBS_COMMON) $(LIBS_RING) -lbpf -lseccomp -lcmocka -lm
 unit-programs: $(UNIT)
 test-unit: $(UNIT)
 	$(Q)$(PYTHON) tests/run.py unit $(B) $(UNIT)

@@ -20,6 +20,8 @@ struct trib_tls {
 	struct trib_tls_files files;
 	pthread_mutex_t lock; /* guards context: threads of one process */
 	SSL_CTX *context;
+	char host[256]; /* of the server to talk to; "": we are the server */
+	bool numeric;   /* host is an address */
 };
 
 struct trib_tls_session {
@@ -158,6 +160,87 @@ int trib_tls_new(const struct trib_tls_files *files, struct trib_tls **ret_tls)
 	return 0;
 }
 
+/* ---- the client's side ---- */
+
+static bool trust(SSL_CTX *context, const struct trib_tls_peer *peer, const char **ret_file)
+{
+	*ret_file = peer->cacert ? peer->cacert : "-";
+	if (peer->cacert ? SSL_CTX_load_verify_file(context, peer->cacert) != 1
+			 : SSL_CTX_set_default_verify_paths(context) != 1) {
+		return false;
+	}
+	*ret_file = peer->cert;
+	if (peer->cert && SSL_CTX_use_certificate_chain_file(context, peer->cert) != 1) {
+		return false;
+	}
+	*ret_file = peer->key ? peer->key : peer->cert;
+	return !peer->cert ||
+	       (SSL_CTX_use_PrivateKey_file(context, *ret_file, SSL_FILETYPE_PEM) == 1 &&
+		SSL_CTX_check_private_key(context) == 1);
+}
+
+static SSL_CTX *make_client_context(const struct trib_tls_peer *peer)
+{
+	SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+	const char *file = "-";
+
+	ERR_clear_error();
+	if (!context) {
+		return NULL;
+	}
+	SSL_CTX_set_default_passwd_cb(context, no_password);
+	SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
+	(void)SSL_CTX_set_options(context, SSL_OP_NO_COMPRESSION | SSL_OP_IGNORE_UNEXPECTED_EOF);
+	(void)SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE |
+						SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+						SSL_MODE_RELEASE_BUFFERS);
+	(void)SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+	if (SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) != 1 ||
+	    !trust(context, peer, &file)) {
+		log_err("tls", "cannot be set up file=%s reason=%s", file, reason());
+		ERR_clear_error();
+		SSL_CTX_free(context);
+		return NULL;
+	}
+	return context;
+}
+
+int trib_tls_client_new(const struct trib_tls_peer *peer, struct trib_tls **ret_tls)
+{
+	struct trib_tls *tls = trib_alloc(sizeof(*tls));
+	ASN1_OCTET_STRING *address;
+
+	*ret_tls = NULL;
+	if (!tls) {
+		return -ENOMEM;
+	}
+	(void)pthread_mutex_init(&tls->lock, NULL);
+	if (!peer->host[0] || trib_copy(tls->host, sizeof(tls->host), peer->host)) {
+		(void)trib_tls_free(tls);
+		return -EINVAL;
+	}
+	address = a2i_IPADDRESS(peer->host);
+	tls->numeric = address != NULL;
+	ASN1_OCTET_STRING_free(address);
+	ERR_clear_error();
+	tls->context = make_client_context(peer);
+	if (!tls->context) {
+		(void)trib_tls_free(tls);
+		return -EINVAL;
+	}
+	*ret_tls = tls;
+	return 0;
+}
+
+static bool expect_server(const struct trib_tls *tls, SSL *ssl)
+{
+	SSL_set_connect_state(ssl);
+	if (tls->numeric) {
+		return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), tls->host) == 1;
+	}
+	return SSL_set1_host(ssl, tls->host) == 1 && SSL_set_tlsext_host_name(ssl, tls->host) == 1;
+}
+
 int trib_tls_reload(struct trib_tls *tls)
 {
 	SSL_CTX *context = make_context(&tls->files);
@@ -199,12 +282,15 @@ int trib_tls_session_new(struct trib_tls *tls, int fd, struct trib_tls_session *
 	(void)pthread_mutex_lock(&tls->lock);
 	session->ssl = SSL_new(tls->context);
 	(void)pthread_mutex_unlock(&tls->lock);
-	if (!session->ssl || SSL_set_fd(session->ssl, fd) != 1) {
+	if (!session->ssl || SSL_set_fd(session->ssl, fd) != 1 ||
+	    (tls->host[0] && !expect_server(tls, session->ssl))) {
 		ERR_clear_error();
 		(void)trib_tls_session_free(session);
 		return -ENOMEM;
 	}
-	SSL_set_accept_state(session->ssl);
+	if (!tls->host[0]) {
+		SSL_set_accept_state(session->ssl);
+	}
 	*ret_session = session;
 	return 0;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Server-side TLS 1.2 and 1.3: the only door to OpenSSL's SSL (EVP is behind common/crypto.h).
+ * TLS 1.2 and 1.3 of servers and of clients that have a loop: the only door to OpenSSL's SSL (EVP
+ * is behind common/crypto.h).
  *
  * A trib_tls is made of files and shared by all threads; sessions belong to the thread of their
  * loop and keep the context they were made with, so that files can be reloaded any time. Sessions
@@ -49,6 +50,16 @@ TRIB_MUST_CHECK int trib_tls_new(const struct trib_tls_files *files, struct trib
 /* Reads the files again, for sessions to come. On failure (told) all stays as it is. Any thread. */
 int trib_tls_reload(struct trib_tls *tls);
 struct trib_tls *trib_tls_free(struct trib_tls *tls);
+
+struct trib_tls_peer {      /* a server to talk to */
+	const char *cacert; /* PEM; NULL: the system's trust */
+	const char *cert;   /* our own, NULL: none */
+	const char *key;    /* NULL: in `cert` */
+	const char *host;   /* name or address its certificate must have */
+};
+/* For sessions with that server; everything is read now. -EINVAL as trib_tls_new. No reload. */
+TRIB_MUST_CHECK int trib_tls_client_new(const struct trib_tls_peer *peer,
+					struct trib_tls **ret_tls);
 
 struct trib_tls_identity { /* of a verified client certificate */
 	char subject[256]; /* RFC 2253, cut if longer */

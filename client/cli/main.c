@@ -13,6 +13,7 @@
 #include "client/cli/tree.h"
 #include "client/cli/up.h"
 #include "client/cli/watch.h"
+#include "client/load/load.h"
 #include "common/log.h"
 #include "common/version.h"
 
@@ -54,6 +55,11 @@ static const struct cli_command commands[] = {
 	{ "revoke", "JOB ID", "Revokes a token, at once", NULL, cli_revoke },
 	{ "operator", "NAME", "Makes an operator's key; prints the row for --operators",
 	  "The row goes to stdout, the key to stderr. Nothing is sent anywhere.", cli_operator },
+	{ "load", "", "Loads a service with synthetic clients and judges it (docs/load.md)",
+	  "Closed loop with --clients alone, open loop with --arrivals and --rate. Compares what\n"
+	  "the service counted with the receipts it gave. Exit codes of its own: 1 a limit of\n"
+	  "--slo was missed, 6 an update was lost or counted twice, 7 none was accepted.",
+	  cli_load },
 	{ "keep", "", "Runs the keeper of shared memory alone (up has one built in)", NULL,
 	  cli_keep },
 	{ "version", "", "Prints the version", NULL, print_version },
