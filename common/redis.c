@@ -501,6 +501,15 @@ static int parse_address(struct trib_redis *redis, const char *address)
 	return 0;
 }
 
+int trib_redis_check(const char *address)
+{
+	struct trib_redis *redis = trib_alloc(sizeof(*redis));
+	int rc = redis ? parse_address(redis, address) : -ENOMEM;
+
+	trib_free(redis);
+	return rc;
+}
+
 /* hiredis writes without MSG_NOSIGNAL: a server that dies would take us along. */
 static void ignore_broken_pipes(void)
 {

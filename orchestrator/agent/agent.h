@@ -164,6 +164,8 @@ struct agent_options {
 	uint64_t leaves_max;
 	uint64_t idle_ms;
 	uint64_t fold_delay_us; /* tests */
+	bool share;             /* socket and files are for the group, too */
+	bool check;
 };
 
 struct agent_writer;
