@@ -40,3 +40,7 @@ SEED ?= 1
 chaos: all
 	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin RUNS=$(RUNS) SEED=$(SEED) $(PYTHON) tests/chaos.py
 .PHONY: chaos check-deps test-run
+# Everything about k8s/ that needs no cluster (and no kustomize: tests/k8s/render.py).
+k8s-check: all
+	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/k8s/check.py $(B)
+.PHONY: k8s-check
