@@ -99,24 +99,15 @@ static int listen_unix(const char *path, int *ret_fd)
 	return listen_at((const struct sockaddr *)&address, sizeof(address), ret_fd);
 }
 
-int trib_listen(const char *address, int *ret_fd)
+#define HOST_SIZE 256
+
+/* "host:port" apart; host is "" for all interfaces. */
+static int split_address(const char *address, char host[HOST_SIZE], const char **ret_port)
 {
-	struct addrinfo hints = { .ai_family = AF_UNSPEC,
-				  .ai_socktype = SOCK_STREAM,
-				  .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
-	struct addrinfo *found = NULL;
-	char host[256];
 	const char *colon = strrchr(address, ':');
 	uint64_t port;
 	size_t size;
-	int rc = -EADDRNOTAVAIL;
 
-	if (strncmp(address, "unix:", 5) == 0) {
-		return listen_unix(address + 5, ret_fd);
-	}
-	if (strncmp(address, "fd:", 3) == 0) {
-		return listen_inherited(address + 3, ret_fd);
-	}
 	if (!colon || trib_parse_u64(colon + 1, strlen(colon + 1), 0, 65535, &port)) {
 		return -EINVAL;
 	}
@@ -127,12 +118,55 @@ int trib_listen(const char *address, int *ret_fd)
 	} else if (memchr(address, ':', size)) {
 		return -EINVAL; /* IPv6 needs its brackets */
 	}
-	if (size >= sizeof(host)) {
+	if (size >= HOST_SIZE) {
 		return -ENAMETOOLONG;
 	}
 	memcpy(host, address, size);
 	host[size] = '\0';
-	if (getaddrinfo(size ? host : NULL, colon + 1, &hints, &found)) {
+	*ret_port = colon + 1;
+	return 0;
+}
+
+int trib_listen_check(const char *address)
+{
+	char host[HOST_SIZE];
+	const char *port;
+	uint64_t number;
+
+	if (strncmp(address, "unix:", 5) == 0) {
+		size_t size = strlen(address + 5);
+
+		return size == 0 || size >= sizeof(((struct sockaddr_un *)NULL)->sun_path) ? -EINVAL
+											   : 0;
+	}
+	if (strncmp(address, "fd:", 3) == 0) {
+		return trib_parse_u64(address + 3, strlen(address + 3), 3, 65535, &number);
+	}
+	return split_address(address, host, &port);
+}
+
+int trib_listen(const char *address, int *ret_fd)
+{
+	struct addrinfo hints = { .ai_family = AF_UNSPEC,
+				  .ai_socktype = SOCK_STREAM,
+				  .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
+	struct addrinfo *found = NULL;
+	char host[HOST_SIZE];
+	const char *port;
+	int rc;
+
+	if (strncmp(address, "unix:", 5) == 0) {
+		return listen_unix(address + 5, ret_fd);
+	}
+	if (strncmp(address, "fd:", 3) == 0) {
+		return listen_inherited(address + 3, ret_fd);
+	}
+	rc = split_address(address, host, &port);
+	if (rc) {
+		return rc;
+	}
+	rc = -EADDRNOTAVAIL;
+	if (getaddrinfo(host[0] ? host : NULL, port, &hints, &found)) {
 		return -EADDRNOTAVAIL;
 	}
 	for (const struct addrinfo *at = found; at && rc; at = at->ai_next) {

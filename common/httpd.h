@@ -86,6 +86,8 @@ const struct trib_httpd_stats *trib_httpd_stats(const struct trib_httpd *httpd);
 /* "127.0.0.1:8081", "[::1]:0", "unix:/path": non-blocking listening socket (SO_REUSEADDR, backlog
  * 4096), or "fd:7" for an inherited one. 0 or -errno. */
 TRIB_MUST_CHECK int trib_listen(const char *address, int *ret_fd);
+/* Is it such an address at all? Opens nothing, looks nothing up. 0, -EINVAL, -ENAMETOOLONG. */
+TRIB_MUST_CHECK int trib_listen_check(const char *address);
 /* Port of a bound TCP socket, 0 if none. */
 unsigned trib_listen_port(int fd);
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "common/version.h"
 
@@ -201,4 +202,73 @@ int trib_options_parse(int argc, char **argv, const char *usage, const struct tr
 	}
 	*ret_first = optind;
 	return 0;
+}
+
+/* "scheme://user:word@host": the word is nobody's business. */
+static void show_text(const char *text)
+{
+	const char *scheme = strstr(text, "://");
+	const char *host = scheme ? strchr(scheme, '@') : NULL;
+	const char *colon = host ? memchr(scheme + 3, ':', (size_t)(host - scheme - 3)) : NULL;
+
+	if (colon) {
+		(void)printf(" %.*s:***%s\n", (int)(colon - text), text, host);
+	} else {
+		(void)printf(" %s\n", text);
+	}
+}
+
+void trib_options_show(const struct trib_option *table)
+{
+	for (; table->name; table++) {
+		const char *text;
+
+		switch (table->kind) {
+		case TRIB_OPTION_FLAG:
+			(void)printf("--%s=%s\n", table->name,
+				     *(const bool *)table->target ? "yes" : "no");
+			break;
+		case TRIB_OPTION_TEXT:
+			text = *(const char *const *)table->target;
+			(void)printf("--%s", table->name);
+			show_text(text ? text : "");
+			break;
+		case TRIB_OPTION_NUMBER:
+			(void)printf("--%s %llu\n", table->name,
+				     (unsigned long long)*(const uint64_t *)table->target);
+			break;
+		}
+	}
+}
+
+static bool is_known(const struct trib_option *table, const char *variable, size_t size)
+{
+	char name[NAME_MAX_ + 16];
+
+	if (size == strlen("TRIBUTARY_LOG") && memcmp(variable, "TRIBUTARY_LOG", size) == 0) {
+		return true; /* common/log.c */
+	}
+	for (; table->name; table++) {
+		environment_name(table->name, name);
+		if (strlen(name) == size && memcmp(name, variable, size) == 0) {
+			return true;
+		}
+	}
+	return false;
+}
+
+size_t trib_options_strangers(const char *program, const struct trib_option *table)
+{
+	size_t count = 0;
+
+	for (char **at = environ; *at; at++) {
+		size_t size = strcspn(*at, "=");
+
+		if (strncmp(*at, "TRIBUTARY_", 10) == 0 && !is_known(table, *at, size)) {
+			(void)fprintf(stderr, "%s: %.*s: no option reads this variable\n", program,
+				      (int)size, *at);
+			count++;
+		}
+	}
+	return count;
 }

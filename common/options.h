@@ -28,4 +28,18 @@ struct trib_option {
 TRIB_MUST_CHECK int trib_options_parse(int argc, char **argv, const char *usage,
 				       const struct trib_option *table, int *ret_first);
 
+/* One "--name value" line on stdout per option, as it is in force: what --check-config prints.
+ * Passwords in URLs are not shown. */
+void trib_options_show(const struct trib_option *table);
+/* How many TRIBUTARY_* variables are in the environment that no option of the table reads: each is
+ * named on stderr. Not refused at a start, since others may set what they like (Kubernetes makes
+ * such names of Services). */
+size_t trib_options_strangers(const char *program, const struct trib_option *table);
+
+#define TRIB_CHECK_OPTION(checking)                                                         \
+	{                                                                                   \
+		"check-config", TRIB_OPTION_FLAG, &(checking), 0, 0, NULL,                  \
+			"check all of this and the files it names, print it, start nothing" \
+	}
+
 #endif

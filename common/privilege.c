@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -24,4 +25,9 @@ int trib_privilege_drop(uint64_t keep)
 		data[i].inheritable = 0;
 	}
 	return syscall(SYS_capset, &header, data) ? -errno : 0;
+}
+
+void trib_privilege_share(bool with_group)
+{
+	(void)umask(with_group ? 0007 : 0077);
 }

@@ -11,4 +11,13 @@
  * new ones by exec. As an ordinary user there is nothing to lose. 0 or -errno. */
 TRIB_MUST_CHECK int trib_privilege_drop(uint64_t keep);
 
+/* What this process makes from here on is for its owner alone, or also for its group: sets the
+ * umask. A gateway under a user of its own shares a group with the agent. */
+void trib_privilege_share(bool with_group);
+#define TRIB_SHARE_OPTION(sharing)                                            \
+	{                                                                     \
+		"share-with-group", TRIB_OPTION_FLAG, &(sharing), 0, 0, NULL, \
+			"what is written is for the group, too"               \
+	}
+
 #endif

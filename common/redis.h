@@ -50,6 +50,8 @@ TRIB_MUST_CHECK int trib_redis_new(struct trib_loop *loop, const char *address,
 struct trib_redis *trib_redis_free(struct trib_redis *redis);
 /* Sentinel's, of the master that is connected or was last; 0 without Sentinels. */
 uint64_t trib_redis_config_epoch(const struct trib_redis *redis);
+/* Is it such an address? Connects to nothing, looks nothing up. 0, -EINVAL, -ENOMEM. */
+TRIB_MUST_CHECK int trib_redis_check(const char *address);
 bool trib_redis_connected(const struct trib_redis *redis);
 size_t trib_redis_outstanding(const struct trib_redis *redis);
 

@@ -366,6 +366,20 @@ static int use_sentinels(struct trib_redis *redis, const char *address)
 	return rc;
 }
 
+int trib_redis_check(const char *address)
+{
+	struct trib_redis *redis;
+	int rc;
+
+	if (redis_starts_with(address, TRIB_SENTINEL_SCHEME)) {
+		return trib_sentinel_check(address);
+	}
+	redis = trib_alloc(sizeof(*redis));
+	rc = redis ? parse_address(redis, address) : -ENOMEM;
+	trib_free(redis);
+	return rc;
+}
+
 int redis_link_new(struct trib_redis *redis, const char *address)
 {
 	int rc = redis_starts_with(address, TRIB_SENTINEL_SCHEME) ? use_sentinels(redis, address)

@@ -258,6 +258,18 @@ static int check_addresses(struct trib_sentinel *sentinel)
 	return rc;
 }
 
+int trib_sentinel_check(const char *address)
+{
+	struct trib_sentinel *sentinel = trib_alloc(sizeof(*sentinel));
+	int rc = sentinel ? parse(sentinel, address) : -ENOMEM;
+
+	for (uint32_t i = 0; rc == 0 && i < sentinel->count; i++) {
+		rc = trib_redis_check(sentinel->addresses[i]);
+	}
+	trib_free(sentinel);
+	return rc;
+}
+
 int trib_sentinel_new(struct trib_loop *loop, const char *address, trib_sentinel_answer_cb *answer,
 		      trib_sentinel_hint_cb *hint, void *arg, struct trib_sentinel **ret_sentinel)
 {

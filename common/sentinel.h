@@ -27,6 +27,8 @@ typedef void trib_sentinel_answer_cb(const struct trib_master *master, void *arg
 /* The master may have changed: ask. Must not free the sentinel. */
 typedef void trib_sentinel_hint_cb(void *arg);
 
+/* Is it such an address? Connects to nothing. 0, -EINVAL, -ENOMEM. */
+TRIB_MUST_CHECK int trib_sentinel_check(const char *address);
 /* 0, -EINVAL (address), -ENOMEM */
 TRIB_MUST_CHECK int trib_sentinel_new(struct trib_loop *loop, const char *address,
 				      trib_sentinel_answer_cb *answer, trib_sentinel_hint_cb *hint,

@@ -36,7 +36,10 @@ struct gw_options {
 	uint64_t head_timeout_ms;
 	uint64_t idle_timeout_ms;
 	uint64_t conns_max;
+	uint64_t drain_ms;
 	struct trib_access_config access;
+	bool share; /* files are for the group, too */
+	bool check;
 };
 
 /* The rings of one connection to the agent. Reference-counted: main and pushing workers. */

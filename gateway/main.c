@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/config_check.h"
 #include "common/crypto.h"
 #include "common/log.h"
 #include "common/options.h"
@@ -22,7 +23,6 @@
 #include "gateway/worker.h"
 
 #define KEY_RETRY_MS  200
-#define DRAIN_MS      3000
 #define DRAIN_TICK_MS 20
 
 struct process {
@@ -168,7 +168,7 @@ static void on_signal(int number, void *arg)
 		(void)close(never);
 	}
 	gw_workers_note(&p->gw, GW_NOTE_STOP, "");
-	p->drain_until_ms = trib_clock_ms() + DRAIN_MS;
+	p->drain_until_ms = trib_clock_ms() + p->gw.options.drain_ms;
 	trib_timer_every(p->drain_timer, DRAIN_TICK_MS);
 }
 
@@ -357,6 +357,24 @@ static int run(struct process *p)
 	return rc;
 }
 
+static int check(const struct gw_options *o, const struct trib_option *table)
+{
+	struct trib_config_check check = { .program = "tributary-gateway" };
+
+	trib_log_init("gateway", TRIB_LOG_WARN);
+	trib_config_listen(&check, "listen", o->listen);
+	trib_config_listen(&check, "admin", o->admin);
+	trib_config_socket(&check, "agent", o->agent);
+	trib_config_redis(&check, "redis", o->redis);
+	trib_config_directory(&check, "models", o->models);
+	if (o->addr_file) {
+		trib_config_place(&check, "addr-file", o->addr_file);
+	}
+	trib_config_tls(&check, &o->tls);
+	trib_config_access(&check, &o->access);
+	return trib_config_verdict(&check, table);
+}
+
 static int parse(int argc, char **argv, struct gw_options *o)
 {
 	const struct trib_option table[] = {
@@ -381,7 +399,11 @@ static int parse(int argc, char **argv, struct gw_options *o)
 		  "for the next request" },
 		{ "conns-max", TRIB_OPTION_NUMBER, &o->conns_max, 1, 1000000, "N",
 		  "open connections" },
+		{ "drain-ms", TRIB_OPTION_NUMBER, &o->drain_ms, 0, 3600000, "N",
+		  "after SIGTERM, for uploads under way" },
 		TRIB_ACCESS_OPTIONS(o->access),
+		TRIB_SHARE_OPTION(o->share),
+		TRIB_CHECK_OPTION(o->check),
 		{ NULL, TRIB_OPTION_FLAG, NULL, 0, 0, NULL, NULL },
 	};
 	int first = 0;
@@ -390,6 +412,9 @@ static int parse(int argc, char **argv, struct gw_options *o)
 	if (rc == 0 && first < argc) {
 		(void)fprintf(stderr, "tributary-gateway: unexpected argument: %s\n", argv[first]);
 		return -EINVAL;
+	}
+	if (rc == 0 && o->check) {
+		return check(o, table) ? -EINVAL : 1;
 	}
 	return rc;
 }
@@ -410,12 +435,14 @@ int main(int argc, char **argv)
 		.head_timeout_ms = 10000,
 		.idle_timeout_ms = 15000,
 		.conns_max = 16000,
+		.drain_ms = 3000,
 	};
 	rc = parse(argc, argv, &p.gw.options);
 	if (rc) {
 		return rc == 1 ? 0 : 2;
 	}
 	trib_log_init("gateway", TRIB_LOG_INFO);
+	trib_privilege_share(p.gw.options.share);
 	(void)signal(SIGPIPE, SIG_IGN);
 	raise_limits(p.gw.options.conns_max);
 	gw_jobs_init(&p.gw.jobs);

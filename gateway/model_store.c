@@ -43,10 +43,10 @@ int gw_store_open(const char *models, const char *job, const char *unique, uint6
 	if (rc) {
 		return rc;
 	}
-	if (mkdir(store.dir, 0755) && errno != EEXIST) {
+	if (mkdir(store.dir, 0770) && errno != EEXIST) {
 		return -errno;
 	}
-	store.fd = open(store.temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+	store.fd = open(store.temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0660);
 	if (store.fd < 0) {
 		return -errno;
 	}

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/access.h"
+#include "common/config_check.h"
 #include "common/id.h"
 #include "common/log.h"
 #include "common/options.h"
@@ -37,6 +38,7 @@ struct settings {
 	uint64_t node_grace_ms;
 	struct trib_tls_files tls;
 	struct trib_access_config access;
+	bool check;
 };
 
 /* ---- wiring ---- */
@@ -328,6 +330,25 @@ static const char *checked_url(const char *url)
 	return text;
 }
 
+static int check(const struct settings *s, const struct trib_option *options)
+{
+	struct trib_config_check check = { .program = "tributary-orchestrator" };
+
+	trib_config_listen(&check, "listen", s->listen);
+	trib_config_listen(&check, "admin", s->admin);
+	trib_config_redis(&check, "redis", s->redis);
+	trib_config_url(&check, "data-url", s->data_url);
+	if (!trib_client_id_valid(s->id)) {
+		trib_config_fault(&check, "id", "'%s' is no name", s->id);
+	}
+	if (s->addr_file) {
+		trib_config_place(&check, "addr-file", s->addr_file);
+	}
+	trib_config_tls(&check, &s->tls);
+	trib_config_access(&check, &s->access);
+	return trib_config_verdict(&check, options);
+}
+
 int main(int argc, char **argv)
 {
 	struct settings settings = { .listen = "127.0.0.1:8080",
@@ -351,6 +372,7 @@ int main(int argc, char **argv)
 		{ "addr-file", TRIB_OPTION_TEXT, &settings.addr_file, 0, 0, "PATH",
 		  "write the bound addresses there as JSON" },
 		TRIB_ACCESS_OPTIONS(settings.access),
+		TRIB_CHECK_OPTION(settings.check),
 		{ 0 },
 	};
 	int first;
@@ -359,6 +381,10 @@ int main(int argc, char **argv)
 
 	if (rc) {
 		return rc < 0 ? 2 : 0;
+	}
+	if (settings.check && first == argc) {
+		trib_log_init("orchestrator", TRIB_LOG_WARN);
+		return check(&settings, options);
 	}
 	settings.data_url = checked_url(settings.data_url);
 	if (first != argc || !trib_client_id_valid(settings.id) || !settings.data_url) {

@@ -43,3 +43,7 @@ chaos: all
 load: all
 	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/load.py $(LOAD)
 .PHONY: load
+# Everything about k8s/ that needs no cluster (and no kustomize: tests/k8s/render.py).
+k8s-check: all
+	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/k8s/check.py $(B)
+.PHONY: k8s-check

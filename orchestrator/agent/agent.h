@@ -194,6 +194,8 @@ struct agent_options {
 	const char *peer_cert;
 	const char *peer_key;
 	uint64_t fold_delay_us; /* tests */
+	bool share;             /* socket and files are for the group, too */
+	bool check;
 };
 
 struct agent_writer;

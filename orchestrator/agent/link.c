@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/id.h"
@@ -363,6 +364,9 @@ int agent_links_start(struct agent *agent)
 		agent->links[i].agent = agent;
 	}
 	rc = trib_unix_listen(agent->options.socket, &agent->link_fd);
+	if (!rc && agent->options.share && chmod(agent->options.socket, 0660)) {
+		rc = -errno;
+	}
 	if (rc) {
 		return rc;
 	}

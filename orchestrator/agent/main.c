@@ -13,7 +13,9 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/config_check.h"
 #include "common/http_client.h"
+#include "common/id.h"
 #include "common/log.h"
 #include "common/options.h"
 #include "common/privilege.h"
@@ -37,6 +39,45 @@ static void default_aggregator(char *out, size_t size)
 		return;
 	}
 	(void)snprintf(slash + 1, 32, "tributary-aggregator");
+}
+
+static enum trib_transport_mode transport_mode(const char *how)
+{
+	return strcmp(how, "skmsg") == 0   ? TRIB_TRANSPORT_SKMSG
+	       : strcmp(how, "relay") == 0 ? TRIB_TRANSPORT_RELAY
+					   : TRIB_TRANSPORT_AUTO;
+}
+
+static int check(const struct agent_options *o, const struct trib_option *table)
+{
+	struct trib_config_check check = { .program = "tributary-agent" };
+
+	trib_log_init("agent", TRIB_LOG_WARN);
+	if (!trib_client_id_valid(o->node) || strlen(o->node) > 63) {
+		trib_config_fault(&check, "node", "'%s' is no name of 1 to 63 letters", o->node);
+	}
+	trib_config_socket(&check, "socket", o->socket);
+	trib_config_redis(&check, "redis", o->redis);
+	if (o->keeper[0]) {
+		trib_config_socket(&check, "keeper", o->keeper);
+	}
+	trib_config_directory(&check, "models", o->models);
+	if (transport_mode(o->transport) == TRIB_TRANSPORT_AUTO &&
+	    strcmp(o->transport, "auto") != 0) {
+		trib_config_fault(&check, "transport", "'%s' is not auto, skmsg or relay",
+				  o->transport);
+	}
+	if (o->admin[0]) {
+		trib_config_listen(&check, "admin", o->admin);
+	}
+	if (o->addr_file[0]) {
+		trib_config_place(&check, "addr-file", o->addr_file);
+	}
+	trib_config_program(&check, "aggregator", o->aggregator);
+	if (o->data_url[0]) {
+		trib_config_url(&check, "data-url", o->data_url);
+	}
+	return trib_config_verdict(&check, table);
 }
 
 static int parse(struct agent_options *o, int argc, char **argv)
@@ -81,9 +122,12 @@ static int parse(struct agent_options *o, int argc, char **argv)
 		{ "peer-key", TRIB_OPTION_TEXT, &o->peer_key, 0, 0, "FILE", "its key" },
 		{ "test-fold-delay-us", TRIB_OPTION_NUMBER, &o->fold_delay_us, 0, 10000000, "N",
 		  "tests only: pause after each chunk" },
+		TRIB_SHARE_OPTION(o->share),
+		TRIB_CHECK_OPTION(o->check),
 		{ 0 },
 	};
 	int first;
+	int rc;
 
 	default_aggregator(aggregator, sizeof(aggregator));
 	*o = (struct agent_options){
@@ -110,7 +154,15 @@ static int parse(struct agent_options *o, int argc, char **argv)
 	if (o->leaves_max > 16) {
 		o->leaves_max = 16;
 	}
-	return trib_options_parse(argc, argv, usage, table, &first);
+	rc = trib_options_parse(argc, argv, usage, table, &first);
+	if (rc == 0 && first < argc) {
+		(void)fprintf(stderr, "tributary-agent: unexpected argument: %s\n", argv[first]);
+		return -EINVAL;
+	}
+	if (rc == 0 && o->check) {
+		return check(o, table) ? -EINVAL : 1;
+	}
+	return rc;
 }
 
 static bool anything_busy(const struct agent *agent)
@@ -201,9 +253,7 @@ static void on_signal(int number, void *arg)
 static int transport_start(struct agent *agent)
 {
 	const char *how = agent->options.transport;
-	enum trib_transport_mode mode = strcmp(how, "skmsg") == 0   ? TRIB_TRANSPORT_SKMSG
-					: strcmp(how, "relay") == 0 ? TRIB_TRANSPORT_RELAY
-								    : TRIB_TRANSPORT_AUTO;
+	enum trib_transport_mode mode = transport_mode(how);
 	int rc;
 
 	if (mode == TRIB_TRANSPORT_AUTO && strcmp(how, "auto") != 0) {
@@ -223,7 +273,7 @@ static int start(struct agent *agent)
 {
 	int rc;
 
-	if (mkdir(agent->options.models, 0700) && errno != EEXIST) {
+	if (mkdir(agent->options.models, 0770) && errno != EEXIST) {
 		return -errno;
 	}
 	agent->cores =
@@ -295,6 +345,7 @@ int main(int argc, char **argv)
 		return rc > 0 ? 0 : 2;
 	}
 	trib_log_init("agent", TRIB_LOG_INFO);
+	trib_privilege_share(agent.options.share);
 	name_boot(&agent);
 	trib_client_trust(agent.options.peer_ca, agent.options.peer_cert, agent.options.peer_key);
 	rc = trib_loop_new(&agent.loop);

@@ -60,7 +60,7 @@ static int begin(struct agent_spares *s, const struct wanted *w)
 	spare_path(s, w->job, path);
 	(void)pthread_mutex_lock(&s->lock);
 	if (!s->stop && s->busy.job[0]) {
-		fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0660);
 	}
 	if (fd >= 0 && ftruncate(fd, (off_t)w->size)) {
 		(void)close(fd);

@@ -191,7 +191,7 @@ static int write_model(struct agent_writer *w, struct agent_write *write, int *r
 	model_path(w->models, write->job, write->version, "", path, sizeof(path));
 	size = agent_model_data_offset(v0) + write->bytes;
 	if (agent_spares_take(w->spares, write->job, size, temporary, &out)) {
-		out = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+		out = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0660);
 	}
 	if (out < 0) {
 		rc = -errno;
