@@ -32,6 +32,7 @@ bench-programs: all $(BENCH)
 bench: bench-programs
 	$(Q)tools/install-deps.sh build test bench || echo "make bench: going on without them"
 	$(Q)$(MAKE) --no-print-directory bench-baselines || echo "make bench: no gRPC baselines"
+	$(Q)tests/bench/flower.sh
 	$(Q)$(PYTHON) tests/bench/run.py $(B) QUICK=$(QUICK) FULL=$(FULL) MEMORY=$(MEMORY) ONLY=$(ONLY) SYSTEMS=$(SYSTEMS)
 .PHONY: bench bench-baselines bench-programs
 FUZZ := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(sort $(wildcard tests/fuzz/*.c)))

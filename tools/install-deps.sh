@@ -16,7 +16,7 @@ DEMO="redis-server python3 python3-numpy python3-sklearn"
 TEST="redis-server redis-tools python3 python3-numpy python3-pytest python3-jsonschema libcmocka-dev clang-format-14
 	shellcheck curl openssl strace git"
 BENCH="redis-server libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc python3 python3-numpy
-	python3-venv python3-grpcio python3-protobuf python3-aiohttp"
+	python3-venv python3-grpcio python3-protobuf python3-aiohttp python3-uvloop"
 
 say() {
 	echo "install-deps: $*" >&2

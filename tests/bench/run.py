@@ -25,8 +25,8 @@ systems.PROGRAMS = os.path.join(BUILD, "tests/bench")
 SETTINGS = {**os.environ, **dict(w.split("=", 1) for w in sys.argv[2:] if "=" in w)}
 SIZES_MB = (1, 44.7, 83, 232)
 CREW = (systems.Floor, systems.Tributary, systems.TributaryF32, systems.GrpcCpp, systems.GrpcPython, systems.Aiohttp,
-        systems.Broker)
-SLOW = ("grpc-python", "aiohttp", "broker")
+        systems.Broker, systems.Flower)
+SLOW = ("grpc-python", "aiohttp", "broker", "flower")
 
 
 def flag(name):

@@ -147,8 +147,8 @@ class Program(System):
                 return line[key]
 
     def start(self, work):
-        self.available()
         self.work = work
+        self.available()
         self.process = self.launch(self.command(work))
         self.address = f"127.0.0.1:{self.line('port', 60)}"
 
@@ -289,6 +289,55 @@ class Broker(Aiohttp):
         super().stop()
         if hasattr(self, "dir"):
             self.dir.cleanup()
+
+
+class Flower(Program):
+    """Flower from PyPI in a virtual environment of its own (build/bench/flower, made by tests/bench/flower.sh)."""
+    name = "flower"
+    workloads = ("ingest",)
+    python = os.path.join(BASELINES, "flower/bin/python")
+
+    def available(self):
+        if not os.path.exists(self.python):
+            try:
+                with open(os.path.join(BASELINES, "flower.log")) as f:
+                    why = f.read().strip().splitlines()[-1:]
+            except OSError:
+                why = []
+            raise Skipped("pip could not install it: " + " ".join(why or ["not tried"]))
+        if self.work.updates > 20:
+            raise Skipped("a process per client: more than 20 do not fit this machine")
+
+    def command(self, work):
+        return [self.python, os.path.join(HERE, "baselines/flower.py"), "server", str(work.elements), str(work.updates)]
+
+    def start(self, work):
+        super().start(work)
+        self.clients = Program()
+        self.clients.name = "flower's clients"
+        self.clients.process = self.clients.launch([self.python, os.path.join(HERE, "baselines/flower.py"), "clients",
+                                                    self.address, str(work.elements), str(work.updates)])
+        self.clients.line("ready", 60)
+
+    def round(self):
+        before = self.clients_cpu()
+        self.clients.process.stdin.write("go\n")
+        self.clients.process.stdin.flush()
+        began = self.clients.line("began_ns", 120)
+        last = self.lines.get(timeout=300)
+        return {"began_ns": began, **last, "last_answer_ns": last["published_ns"], "p50_us": 0.0, "p99_us": 0.0,
+                "retries": 0, "cpu_s": self.clients_cpu() - before}
+
+    def clients_cpu(self):
+        top = self.clients.process.pid
+        with open(f"/proc/{top}/task/{top}/children") as f:
+            return measure.cpu([top, *map(int, f.read().split())])
+
+    def stop(self):
+        if getattr(self, "clients", None):
+            self.clients.stop()
+            self.clients = None
+        super().stop()
 
 
 def needs(*modules):
