@@ -324,7 +324,7 @@ class Flower(Program):
         self.clients.process.stdin.write("go\n")
         self.clients.process.stdin.flush()
         began = self.clients.line("began_ns", 120)
-        last = self.lines.get(timeout=300)
+        last = self.lines.get(timeout=60)
         return {"began_ns": began, **last, "last_answer_ns": last["published_ns"], "p50_us": 0.0, "p99_us": 0.0,
                 "retries": 0, "cpu_s": self.clients_cpu() - before}
 
