@@ -46,7 +46,7 @@ def one(system):
     end = measure.steal()
     return {"seconds": (row["published_ns"] - row["began_ns"]) / 1e9,
             "after": (row["published_ns"] - row["last_byte_ns"]) / 1e9,
-            "raw": row, "answered": (row["last_answer_ns"] - row["began_ns"]) / 1e9,
+            "answered": (row["last_answer_ns"] - row["began_ns"]) / 1e9,
             "cpu": measure.cpu(system.pids()) - before, "client_cpu": row["cpu_s"],
             "by_name": {k: v - by_name.get(k, 0.0) for k, v in now.items()},
             "busy": end[2] - stolen[2], "stolen": end[1] - stolen[1],

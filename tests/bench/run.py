@@ -19,6 +19,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import ingest  # noqa: E402
 import measure  # noqa: E402
 import report  # noqa: E402
+import small  # noqa: E402
 import systems  # noqa: E402
 
 systems.PROGRAMS = os.path.join(BUILD, "tests/bench")
@@ -77,19 +78,66 @@ class Bench:
         for mb, n, repeat, slow in plan:
             self.ingest(mb, n, repeat, slow)
 
+    def small(self, kb, updates, repeat, slow):
+        print(f"== small: {updates} updates of {kb} KB over 64 connections, {repeat} rounds each in turn", flush=True)
+        work = systems.Work("small", kb * 256, updates, conns=64)
+        crew = [s for s in self.crew() if "small" in s.workloads and s.name != "tributary-f32"]
+        try:
+            small.Small(work, crew, repeat, self.emit, {name: slow for name in SLOW}).run()
+        finally:
+            work.close()
+
+    def smalls(self):
+        if flag("QUICK"):
+            self.small(4, 2000, 3, 1)
+            return
+        self.small(4, 10000, 5, 1)
+        self.small(64, 10000, 3, 1)
+
+    def memory(self, mb, updates, rounds, arena_mb, name):
+        print(f"== memory: {rounds} x {updates} updates of {mb} MB through a node of {arena_mb} MB", flush=True)
+        work = systems.Work("memory", int(mb * 1e6 / 4), updates, conns=8)
+        try:
+            small.memory(systems.Tributary(arena_mb * 1000000), work, rounds, self.emit, name, arena_mb)
+        finally:
+            work.close()
+            systems.Tributary.stop_nodes()
+
+    def memories(self):
+        if flag("QUICK"):
+            plan = (20, 100)
+            for n in plan:
+                self.memory(4.47, n, 2, 100, "clients")
+        elif SETTINGS.get("MEMORY") == "1000":
+            self.memory(44.7, 10, 100, 1000, "rounds")
+            for n in (20, 200):
+                self.memory(44.7, n, 2, 1000, "clients")
+        else:
+            for n in (20, 200):
+                self.memory(44.7, n, 1, 1000, "clients")
+            self.memory(4.47, 10, 30, 100, "rounds")
+
     def run(self):
         try:
+            if self.wants("hop") or self.wants("micro"):
+                self.micro("hop")
             if self.wants("micro") and not flag("QUICK"):
-                for program in ("fold", "hop", "spawn"):
+                for program in ("fold", "spawn"):
                     self.micro(program)
             if self.wants("ingest"):
                 self.ingests()
+            if self.wants("small"):
+                self.smalls()
+            systems.Tributary.stop_nodes()  # memory wants a node of its own
+            if self.wants("memory"):
+                self.memories()
         finally:
             systems.Tributary.stop_nodes()
             os.makedirs(os.path.dirname(self.out), exist_ok=True)
             with open(self.out, "w") as f:
                 f.writelines(json.dumps(line) + "\n" for line in self.lines)
         report.table(self.lines)
+        report.judge(self.lines)
         print(f"{len(self.lines)} lines in {os.path.relpath(self.out, ROOT)}")
 
 
