@@ -131,7 +131,7 @@ class Ingest:
                     "cpu_spread": spread(col["cpu"]), "cpu_s_per_gb": round(cpu / gb, 4),
                     "throughput_per_cpu_s": round(gb / cpu, 3) if cpu else None,
                     "client_cpu_s": median(col["client_cpu"]), "peak_mb": round(peaks.get(system.name, 0), 1),
-                    "after_last_byte_s": median(col["after"]), "after_spread": spread(col["after"]),
+                    "after_last_byte_s": median(col["after"], 6), "after_spread": spread(col["after"], 6),
                     "bytes_copied": system.copied(), "answers_per_s": round(len(rows) and self.work.updates
                                                                             / statistics.median(col["answered"]), 1),
                     "p50_us": median(col["p50_us"], 1), "p99_us": median(col["p99_us"], 1),

@@ -50,7 +50,7 @@ def test_every_field_of_a_line_is_measured(programs):
         assert FIELDS <= set(x), FIELDS - set(x)
         assert x["seconds"] > 0 and x["cpu_s"] > 0 and x["peak_mb"] > 0 and x["throughput_to_floor"] > 0, x
         assert x["bytes_copied"] == 0, x
-        assert x["seconds"] >= x["after_last_byte_s"] > 0, x
+        assert x["seconds"] >= x["after_last_byte_s"] > -0.05, x  # the floor may be done before send() returns
     assert rows[-1]["p99_us_at_share"] > 0 and rows[-1]["receipts_per_gateway_cpu_s"] > 0
     report.table(lines)
     report.judge(lines)
