@@ -37,11 +37,16 @@ def flag(name):
 class Bench:
     def __init__(self, out):
         self.out, self.lines, self.machine = out, [], measure.machine()
+        os.makedirs(os.path.dirname(out), exist_ok=True)
+        open(out, "w").close()
         self.only = [w for w in SETTINGS.get("ONLY", "").split(",") if w]
         self.systems = [w for w in SETTINGS.get("SYSTEMS", "").split(",") if w]
 
     def emit(self, line):
-        self.lines.append({**line, **self.machine})
+        line = {**line, **self.machine}
+        self.lines.append(line)
+        with open(self.out, "a") as f:  # at once: what is there stays when a later workload fails
+            f.write(json.dumps(line) + "\n")
         print("  " + report.short(line), flush=True)
 
     def wants(self, name):
@@ -133,9 +138,6 @@ class Bench:
                 self.memories()
         finally:
             systems.Tributary.stop_nodes()
-            os.makedirs(os.path.dirname(self.out), exist_ok=True)
-            with open(self.out, "w") as f:
-                f.writelines(json.dumps(line) + "\n" for line in self.lines)
         report.table(self.lines)
         report.judge(self.lines)
         print(f"{len(self.lines)} lines in {os.path.relpath(self.out, ROOT)}")
