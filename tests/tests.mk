@@ -17,8 +17,24 @@ BENCH := $(patsubst tests/bench/%.c,$(B)/tests/bench/%,$(sort $(wildcard tests/b
 $(B)/tests/bench/%: $(B)/tests/bench/%.o $(B)/libaggregator.a $(B)/libbpf_side.a $(B)/libshm.a $(B)/libcommon.a
 	@echo "  LINK    $@"; mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_COMMON) $(LIBS_RING) -lbpf -lseccomp
-bench: all $(BENCH)
-	$(Q)$(PYTHON) tests/bench/run.py $(B) $(BENCH)
+# The baselines it is compared with (packages: set `bench` of tools/install-deps.sh); what cannot be built is skipped.
+GRPC := $(patsubst %,build/bench/grpc_%,server client)
+build/bench/aggregate.pb.cc: tests/bench/baselines/aggregate.proto
+	@mkdir -p $(@D)
+	$(Q)protoc -I $(<D) --cpp_out=$(@D) --grpc_out=$(@D) --plugin=protoc-gen-grpc="$$(command -v grpc_cpp_plugin)" $<
+	$(Q)protoc -I $(<D) --python_out=$(@D) $<
+$(GRPC): build/bench/%: tests/bench/baselines/%.cc build/bench/aggregate.pb.cc
+	@echo "  CXX     $@"
+	$(Q)$(CXX) -std=c++17 -O3 -march=native -Wall -Wextra -Ibuild/bench -o $@ $< build/bench/aggregate.pb.cc \
+		build/bench/aggregate.grpc.pb.cc -Wl,--as-needed -lgrpc++ -lgrpc -lgpr -lprotobuf -labsl_synchronization -pthread
+bench-baselines: $(GRPC)
+bench-programs: all $(BENCH)
+bench: bench-programs
+	$(Q)tools/install-deps.sh build test bench || echo "make bench: going on without them"
+	$(Q)$(MAKE) --no-print-directory bench-baselines || echo "make bench: no gRPC baselines"
+	$(Q)tests/bench/flower.sh
+	$(Q)$(PYTHON) tests/bench/run.py $(B) QUICK=$(QUICK) FULL=$(FULL) MEMORY=$(MEMORY) ONLY=$(ONLY) SYSTEMS=$(SYSTEMS)
+.PHONY: bench bench-baselines bench-programs
 FUZZ := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(sort $(wildcard tests/fuzz/*.c)))
 build/fuzz/%: tests/fuzz/%.c $(wildcard common/*.c common/*.h bpf/route.h shm/*.h)
 	@mkdir -p $(@D)

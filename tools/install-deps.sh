@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian 12 packages that are missing, nothing else.
 #
-#   tools/install-deps.sh [build] [demo] [test]     (all three when none is named)
+#   tools/install-deps.sh [build] [demo] [test] [bench]     (the first three when none is named)
 #   tools/install-deps.sh --check ...               only tells what is missing (exit code 1)
 #
 # redis-server is needed as a program only: installed here, its service is neither started nor enabled
@@ -15,6 +15,8 @@ BUILD="build-essential pkg-config clang-14 bpftool libbpf-dev libdpdk-dev libeve
 DEMO="redis-server python3 python3-numpy python3-sklearn"
 TEST="redis-server redis-tools python3 python3-numpy python3-pytest python3-jsonschema libcmocka-dev clang-format-14
 	shellcheck curl openssl strace git yamllint python3-yaml python3-pip"
+BENCH="redis-server libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc python3 python3-numpy
+	python3-venv python3-grpcio python3-protobuf python3-aiohttp python3-uvloop"
 
 say() {
 	echo "install-deps: $*" >&2
@@ -28,8 +30,9 @@ for word in "$@"; do
 	build) wanted="$wanted $BUILD" ;;
 	demo) wanted="$wanted $DEMO" ;;
 	test) wanted="$wanted $TEST" ;;
+	bench) wanted="$wanted $BENCH" ;;
 	*)
-		say "unknown word '$word' (build, demo, test, --check)"
+		say "unknown word '$word' (build, demo, test, bench, --check)"
 		exit 2
 		;;
 	esac

@@ -2,14 +2,18 @@
  * What a descriptor's hop costs, skmsg against relay: the agent's loop with its hub in this
  * process, functions as forked echoes. Variants: `ring1` hub -> f1 -> hub (2 hops), `ring3`
  * hub -> f1 -> f2 -> f3 -> hub (4 hops), `flow` ring1 with 256 letters under way.
+ * `hop`: ring1 where the function maps an object of the descriptor's `bytes` and reads both its
+ * ends, for each update size; the value is one way (half of it).
  * JSON lines: name, value (median of RUNS medians; for flow: letters a second), unit, n, spread.
  * Modes alternate run by run, so that a noisy neighbour hits both alike.
  */
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,6 +29,8 @@
 #define JOB       7u
 
 struct bench {
+	uint64_t bytes;              /* of the object the descriptors speak of */
+	const unsigned char *object; /* NULL: there is none */
 	struct trib_loop *loop;
 	struct trib_descriptor_reader reader;
 	int fd;
@@ -49,6 +55,7 @@ static void post(void)
 	struct trib_descriptor d = { .kind = TRIB_DESC_UPDATE,
 				     .route = TRIB_ROUTE(JOB, 1),
 				     .job = JOB,
+				     .bytes = bench.bytes,
 				     .sent_us = trib_descriptor_now_us() };
 	int rc;
 
@@ -107,6 +114,9 @@ static pid_t spawn(int fd, uint32_t next)
 		}
 		for (int i = 0; i < n; i++) {
 			d[i].route = next;
+			if (bench.object) { /* a top looks at what it was told of */
+				d[i].weight = bench.object[0] + bench.object[d[i].bytes - 1];
+			}
 			trib_descriptor_seal(&d[i]);
 			if (trib_descriptor_send(3, &d[i])) {
 				_exit(1);
@@ -217,6 +227,49 @@ static void report(const char *name, uint32_t functions, uint32_t window, uint32
 	}
 }
 
+/* One hop for each size of update, modes and sizes in turn. */
+static void report_sizes(void)
+{
+	static const double sizes_mb[] = { 0.004, 1, 44.7, 83, 232 };
+	static const enum trib_transport_mode modes[] = { TRIB_TRANSPORT_SKMSG,
+							  TRIB_TRANSPORT_RELAY };
+	static const char *const words[] = { "skmsg", "relay" };
+	double value[2][TRIB_COUNT(sizes_mb)][RUNS];
+	size_t most = (size_t)(sizes_mb[TRIB_COUNT(sizes_mb) - 1] * 1e6);
+	void *object = mmap(NULL, most, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (object == MAP_FAILED) {
+		die("mmap", -errno);
+	}
+	memset(object, 1, most);
+	bench.object = object;
+	for (uint32_t i = 0; i < RUNS; i++) {
+		for (uint32_t k = 0; k < TRIB_COUNT(sizes_mb); k++) {
+			for (uint32_t m = 0; m < TRIB_COUNT(modes); m++) {
+				bench.bytes = (uint64_t)(sizes_mb[k] * 1e6);
+				value[m][k][i] = run(modes[m], 1, 1, TRIPS) / 2;
+			}
+		}
+	}
+	for (uint32_t m = 0; m < TRIB_COUNT(modes); m++) {
+		for (uint32_t k = 0; k < TRIB_COUNT(sizes_mb); k++) {
+			double *v = value[m][k];
+
+			qsort(v, RUNS, sizeof(*v), by_double);
+			if (v[0] < 0) {
+				continue;
+			}
+			(void)printf("{\"name\":\"hop\",\"transport\":\"%s\",\"update_mb\":%g,"
+				     "\"value\":%.2f,\"unit\":\"us\",\"n\":%d,\"runs\":%d,"
+				     "\"spread\":[%.2f,%.2f]}\n",
+				     words[m], sizes_mb[k], v[RUNS / 2], RUNS, RUNS, v[0],
+				     v[RUNS - 1]);
+		}
+	}
+	(void)munmap(object, most);
+	bench.object = NULL;
+}
+
 int main(void)
 {
 	int rc = trib_loop_new(&bench.loop);
@@ -224,6 +277,7 @@ int main(void)
 	if (rc) {
 		die("loop", rc);
 	}
+	report_sizes();
 	report("ring1", 1, 1, TRIPS);
 	report("ring3", 3, 1, TRIPS);
 	report("flow", 1, WINDOW, FLOW);
