@@ -103,11 +103,55 @@ static void settled(struct agent *agent, const char *job, uint32_t version)
 	}
 }
 
+struct told {
+	struct agent *agent;
+	char job[TRIB_JOB_ID_SIZE];
+	uint32_t version;
+	bool fetched;
+};
+
+/* The job went while its file was on the way: whoever purged has not seen that one. */
+static void on_told(const struct trib_value *value, void *arg)
+{
+	struct told *told = arg;
+	char path[600];
+
+	if (value && told->fetched &&
+	    strcmp(trib_value_text(trib_value_at(value, 0)), "NOJOB") == 0) {
+		(void)snprintf(path, sizeof(path), "%s/%s/v%u.safetensors",
+			       told->agent->options.models, told->job, told->version);
+		(void)unlink(path);
+		*strrchr(path, '/') = '\0';
+		(void)rmdir(path); /* if nothing else is there */
+	}
+	trib_free(told);
+}
+
+static void tell(struct agent_transfer *t)
+{
+	struct told *told = trib_alloc(sizeof(*told));
+	char key[TRIB_JOB_ID_SIZE + 16];
+	char version[12];
+
+	if (!told) {
+		return;
+	}
+	told->agent = t->agent;
+	told->version = t->round;
+	told->fetched = t->fetched;
+	memcpy(told->job, t->job, sizeof(told->job));
+	(void)snprintf(key, sizeof(key), "trib:{%s}:job", t->job);
+	(void)snprintf(version, sizeof(version), "%u", t->round);
+	if (trib_redis_send(t->agent->redis, on_told, told, "FCALL", "trib_model_at", "1", key,
+			    version, t->agent->options.node, NULL)) {
+		log_warn("models", "event=not-told job=%s version=%u", t->job, t->round);
+		trib_free(told);
+	}
+}
+
 static void here(struct agent_transfer *t)
 {
 	struct agent_job *job = agent_job_find(t->agent, t->job);
-	char key[TRIB_JOB_ID_SIZE + 16];
-	char version[12];
 
 	if (job && t->round + 1 >= job->peers.have_version) {
 		job->peers.have_version = t->round + 1;
@@ -118,12 +162,7 @@ static void here(struct agent_transfer *t)
 		agent_count(AGENT_M_MODEL_BYTES_FETCHED, (int64_t)t->bytes);
 		log_info("models", "event=fetched job=%s version=%u", t->job, t->round);
 	}
-	(void)snprintf(key, sizeof(key), "trib:{%s}:job", t->job);
-	(void)snprintf(version, sizeof(version), "%u", t->round);
-	if (trib_redis_send(t->agent->redis, NULL, NULL, "FCALL", "trib_model_at", "1", key,
-			    version, t->agent->options.node, NULL)) {
-		log_warn("models", "event=not-told job=%s version=%u", t->job, t->round);
-	}
+	tell(t);
 	if (job) {
 		agent_round_advance(job); /* a top may have waited for its base */
 	}

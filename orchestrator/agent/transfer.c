@@ -280,6 +280,9 @@ static int fetch(struct agent_transfer *t, const struct file *f)
 {
 	int rc = -ENOENT;
 
+	if (t->url_count == 0) {
+		return rc;
+	}
 	if (mkdir(f->dir, 0755) && errno != EEXIST) {
 		return -errno;
 	}
@@ -290,6 +293,9 @@ static int fetch(struct agent_transfer *t, const struct file *f)
 		if (rc) {
 			(void)unlink(f->temporary);
 		}
+	}
+	if (rc) {
+		(void)rmdir(f->dir); /* if it is empty: the job may be gone */
 	}
 	return rc;
 }
