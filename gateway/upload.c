@@ -339,6 +339,9 @@ static void on_loaded(struct gw_job *job, enum trib_problem problem, const char 
 	if (abandoned(u)) {
 		return;
 	}
+	if (job && job->uniform) {
+		u->head.weight_fx = 1ull << TRIB_WEIGHT_BITS;
+	}
 	if (!job) {
 		gw_upload_refuse(u, problem, detail);
 	} else if (!job->layout) {

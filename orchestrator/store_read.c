@@ -434,7 +434,7 @@ struct updates_read {
 	void *arg;
 };
 
-/* 'S|id|exp', 'R|id|exp', 'C|id|ms|digest|weight|place' */
+/* 'S|id|exp', 'R|id|exp', 'C|id|ms|digest|weight|place', 'L|id|round|weight' */
 static bool parse_update(const char *client, const char *text, struct orc_update *update)
 {
 	char parts[PARTS_MAX][PART_SIZE];
@@ -447,7 +447,7 @@ static bool parse_update(const char *client, const char *text, struct orc_update
 		return false;
 	}
 	if (update->state != 'C') {
-		return update->state == 'S' || update->state == 'R';
+		return update->state == 'S' || update->state == 'R' || update->state == 'L';
 	}
 	return count == PARTS_MAX &&
 	       trib_copy(update->digest, sizeof(update->digest), parts[3]) == 0 &&
