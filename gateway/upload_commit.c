@@ -38,14 +38,9 @@ static void write_record(struct gw_upload *u, struct trib_slot_record *record)
 static void take_over_decision(struct gw_upload *u, struct trib_slot_record *record,
 			       const struct trib_value *answer, size_t at)
 {
-	long long counted = trib_value_integer(trib_value_at(answer, at));
-	long long round = trib_value_integer(trib_value_at(answer, at + 1));
-
-	if (counted > 0 && round > 0 && round <= UINT32_MAX) {
-		record->counted = (uint64_t)counted;
-		record->counted_round = (uint32_t)round;
-		u->counted_weight = (uint64_t)counted;
-		u->counted_round = (uint32_t)round;
+	if (gw_upload_decision(u, answer, at)) {
+		record->counted = u->counted_weight;
+		record->counted_round = u->counted_round;
 	}
 }
 
@@ -172,6 +167,7 @@ static void on_commit(const struct trib_value *value, void *arg)
 		gw_count(GW_M_LATE_WAITS, 1);
 		commit_later(u, "");
 	} else if (strcmp(word, "DUP") == 0) {
+		(void)gw_upload_decision(u, value, 4);
 		accept(u, 200, (uint64_t)first, 0); /* the slot goes back: another one counted */
 	} else {
 		/* None of these leaves a reservation. */

@@ -49,7 +49,7 @@ static const struct row table[] = {
 	  "Rule that combines updates" },
 	{ "aggregation.input", KIND_ENUM, 0, 0, " delta weights ", " gradient ", "\"delta\"",
 	  "What an update holds" },
-	{ "aggregation.weight_by", KIND_ENUM, 0, 0, " examples ", " uniform ", "\"examples\"",
+	{ "aggregation.weight_by", KIND_ENUM, 0, 0, " examples uniform ", NULL, "\"examples\"",
 	  "What the weight of an update means" },
 	{ "aggregation.denominator", KIND_ENUM, 0, 0,
 	  " weight_sum count weight_sum_raw goal one population ", " selected ", "\"weight_sum\"",

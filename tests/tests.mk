@@ -40,3 +40,7 @@ SEED ?= 1
 chaos: all
 	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin RUNS=$(RUNS) SEED=$(SEED) $(PYTHON) tests/chaos.py
 .PHONY: chaos check-deps test-run
+traces: RUNS := $(if $(filter file,$(origin RUNS)),200,$(RUNS))
+traces: all
+	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin RUNS=$(RUNS) SEED=$(SEED) $(PYTHON) tests/reference/traces.py
+.PHONY: traces

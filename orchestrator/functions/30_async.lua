@@ -35,7 +35,7 @@ local function acheckin(k, a, j)
   local u = redis.call('HGET', p .. 'aupd', a[1])
   if u then
     local s, had, exp, from = string.match(u, '^(%a)|([^|]*)|(%d+)|(%d+)')
-    if s == 'C' and exp == j.version then return {'WAIT', 'reported'} end      -- (client, base) once
+    if s == 'C' and (exp == j.version or had == a[2]) then return {'WAIT', 'reported'} end  -- (client, base) once
     if s == 'R' and tonumber(exp) > t then id, base = had, from end            -- an upload is under way
   end
   redis.call('ZREMRANGEBYSCORE', p .. 'infl', '-inf', t)
@@ -59,18 +59,22 @@ local function areserve(k, a, j)
   local p, t = prefix(k[1]), now()
   local u = redis.call('HGET', p .. 'aupd', a[1])
   local c = committed(u or '')
-  if c and c.id == a[2] then return {'DUP', c.ms, c.digest, c.weight} end
+  if c and c.id == a[2] then return {'DUP', c.ms, c.digest, c.weight, c.counted, c.n} end
   if c or not u then
     local old = j.switched and redis.call('HGET', p .. 'r:' .. a[3] .. ':upd', a[1])
     local oid, ms, dg, w = string.match(old or '', '^C|([^|]*)|(%d+)|([^|]*)|([^|]*)|')
-    if oid == a[2] then return {'DUP', ms, dg, w} end
+    if oid == a[2] then return {'DUP', ms, dg, w, w, a[3]} end
     return {'NOTSEL'}
   end
   if j.state ~= 'running' and j.state ~= 'paused' then return {'CLOSED', j.state} end
   local s, id, _, base, since = string.match(u, '^(%a)|([^|]*)|(%d+)|(%d+)|?(%d*)$')
   if id ~= a[2] then return {'NOTSEL'} end
   local tau = tonumber(j.version) - tonumber(base)
-  if tau > tonumber(j.amax) then return {'STALE', tau} end
+  if tau > tonumber(j.amax) then
+    redis.call('HDEL', p .. 'aupd', a[1])
+    redis.call('ZREM', p .. 'infl', a[1])            -- its place is somebody else's at once
+    return {'STALE', tau}
+  end
   local ends = t + tonumber(a[4])
   redis.call('HSET', p .. 'aupd', a[1], 'R|' .. id .. '|' .. ends .. '|' .. base .. '|' .. since)
   redis.call('ZADD', p .. 'infl', ends, a[1])

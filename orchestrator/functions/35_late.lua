@@ -21,7 +21,7 @@ local function late_dup(k, a, id, rest)
   local c = late_record(k, a[1], rest)
   if id ~= a[2] then return {'NOTSEL'} end
   if not c.ms then return {'CLOSED', 'published'} end       -- so old that its round is forgotten
-  return {'DUP', c.ms, c.digest, c.raw}
+  return {'DUP', c.ms, c.digest, c.raw, c.counted, c.m}
 end
 
 local function late_again(k, a, id, rest)
@@ -40,8 +40,7 @@ local function late_target(k, a, j, base)
   local tau = tonumber(open and now_[2] or j.version) - tonumber(base)
   if tau > tonumber(j.amax) then return nil, {'STALE', tau} end
   if not open then return {tau = tau} end
-  local _, other = string.match(redis.call('HGET', r .. ':upd', a[1]) or '', '^(%a)|([^|]*)|')
-  if other and other ~= a[2] then return nil, {'CLOSED', 'superseded'} end
+  if redis.call('HEXISTS', r .. ':upd', a[1]) == 1 then return nil, {'CLOSED', 'superseded'} end
   return {m = j.round, tau = tau, key = r}
 end
 

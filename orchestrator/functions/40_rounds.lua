@@ -79,7 +79,7 @@ local function checkin(k, a)
 end
 
 -- Before a body byte is read. ARGV client update_id round lease_ms
--- -> OK base | CLOSED state | NOTSEL | STALE versions | DUP ms digest weight | NOJOB
+-- -> OK base | CLOSED state | NOTSEL | STALE versions | DUP ms digest weight counted round | NOJOB
 local function reserve(k, a)
   local j = job_of(k)
   local st = j.state
@@ -93,7 +93,7 @@ local function reserve(k, a)
     if s == 'C' then
       if id ~= a[2] then return {'NOTSEL'} end
       local ms, dg, w = string.match(rest, '^(%d+)|([^|]*)|([^|]*)|')
-      return {'DUP', ms, dg, w}
+      return {'DUP', ms, dg, w, w, a[3]}
     end
     if s == 'L' then return late_dup(k, a, id, rest) end
   end
