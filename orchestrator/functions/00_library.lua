@@ -15,7 +15,7 @@
 --                             'C|id|ms|digest|weight|place' committed (weight: fixed point 2^-20)
 --   below on the job: 'fail' = a round below its quorum at the deadline fails; else it is extended
 --                             'L|id|m|weight' came late, counts in round m (05_policy)
---   :r:<n>:late hash client -> 'round|id|weight' of updates carried into round n; their 'C' in :upd has what counts
+--   :r:<n>:late hash client -> 'round|id|weight' of updates carried into round n or discounted; their 'C' in :upd has what counts
 --   asynchronous jobs also: mode on the job; :aupd hash client -> 'S|id|exp|base|since', 'R|id|exp|base|since' (since:
 --                             checked in, ms), 'C|id|base|n|ms|digest|weight|counted|place';
 --                             :infl zset client -> end of lease; a round is a buffer, its :upd fields are client@base

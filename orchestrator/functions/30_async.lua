@@ -139,7 +139,7 @@ local function acommit(k, a, j)
   redis.call('ZREM', p .. 'infl', a[1])
   redis.call('HINCRBY', r, 'wsum', counted)
   redis.call('HINCRBY', r, 'wraw', a[5])
-  if j.adenom == 'weight_sum_raw' then redis.call('HSET', r .. ':late', a[1] .. '@' .. base, n .. '|' .. id .. '|' .. a[5]) end
+  if counted ~= a[5] then redis.call('HSET', r .. ':late', a[1] .. '@' .. base, n .. '|' .. id .. '|' .. a[5]) end
   redis.call('HINCRBY', r, 'staleness', tau)
   redis.call('HINCRBY', r, 'n:' .. a[7], 1)
   redis.call('HINCRBY', r, 'w:' .. a[7], counted)
@@ -187,10 +187,7 @@ local function anode_lost(k, a, j)
           raw = lose_place(k, r, all[i], id, w)
         else
           local c = committed(redis.call('HGET', p .. 'aupd', client) or '')
-          if c and c.id == id then
-            raw = c.weight
-            redis.call('HDEL', p .. 'aupd', client)
-          end
+          if c and c.id == id then redis.call('HDEL', p .. 'aupd', client) end
           raw = string.match(redis.call('HGET', r .. ':late', all[i]) or '', '|(%d+)$') or raw
           redis.call('HDEL', r .. ':late', all[i])
           redis.call('HDEL', r .. ':upd', all[i])
