@@ -75,6 +75,7 @@ local function late_commit(k, a, j, s, id)
   redis.call('HINCRBY', r, 'carried', 1)
   redis.call('HINCRBY', r, 'staleness', target.tau)
   redis.call('HINCRBY', r, 'n:' .. a[7], 1)
+  redis.call('HINCRBY', r, 'w:' .. a[7], counted)
   local n = redis.call('HINCRBY', r, 'acc', 1)
   event(k[1], 't', 'update.accepted', 'n', m, 'update', id, 'staleness', target.tau)
   return {goal_met(k, j, m, n, t), n, t, counted, m}

@@ -131,7 +131,8 @@ end
 
 -- After all checks. ARGV client update_id round digest weight place node
 -- -> OK n ms counted round | CLOSE .. (counted: the weight that counts, staleness discounted; round: the one it
--- counts in) | LATER (late, no round is open now: ask again) | SAME, DUP ms digest weight counted round | CONFLICT | CLOSED state | STALE versions | NORES | NOJOB
+-- counts in) | LATER (late, no round is open now: ask again) | SAME, DUP ms digest weight counted round | CONFLICT
+-- | CLOSED state | STALE versions | NORES | NOJOB
 local function commit(k, a)
   local j = job_of(k)
   local st = j.state
