@@ -50,6 +50,7 @@ struct gw_job {
 	uint64_t update_max; /* whole body of an update */
 	double range;
 	bool input_weights; /* else delta */
+	bool uniform;       /* aggregation.weight_by: every update weighs 1 */
 	bool client_tokens; /* auth.clients: token */
 	char tenant[TRIB_TENANT_SIZE];
 	char *config; /* client_config as JSON text */

@@ -39,6 +39,8 @@
 	X(COMMITS_OUTSTANDING, "commits_outstanding", NULL, TRIB_GAUGE, "Commits without answer")  \
 	X(RESERVES, "reserve_calls_total", NULL, TRIB_COUNTER, "Calls of trib_reserve")            \
 	X(COMMITS, "commit_calls_total", NULL, TRIB_COUNTER, "Calls of trib_commit")               \
+	X(LATE_WAITS, "commits_late_waits_total", NULL, TRIB_COUNTER,                              \
+	  "Commits of late updates that found no round open, asked again")                         \
 	X(RELEASES, "release_calls_total", NULL, TRIB_COUNTER, "Calls of trib_release")            \
 	X(CHECKINS_SELECTED, "checkins_total", "status=\"selected\"", TRIB_COUNTER, "Check-ins")   \
 	X(CHECKINS_WAIT, "checkins_total", "status=\"wait\"", TRIB_COUNTER, "Check-ins")           \

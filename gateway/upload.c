@@ -226,6 +226,19 @@ void gw_uploads_tick(struct gw_worker *worker)
 
 /* ---- reserve ---- */
 
+bool gw_upload_decision(struct gw_upload *u, const struct trib_value *answer, size_t at)
+{
+	long long counted = trib_value_integer(trib_value_at(answer, at));
+	long long round = trib_value_integer(trib_value_at(answer, at + 1));
+
+	if (counted <= 0 || round <= 0 || round > UINT32_MAX) {
+		return false;
+	}
+	u->counted_weight = (uint64_t)counted;
+	u->counted_round = (uint32_t)round;
+	return true;
+}
+
 static void replay(struct gw_upload *u, const struct trib_value *value)
 {
 	const char *digest = trib_value_text(trib_value_at(value, 2));
@@ -241,6 +254,7 @@ static void replay(struct gw_upload *u, const struct trib_value *value)
 		gw_upload_refuse(u, TRIB_PROBLEM_ALREADY_REPORTED, "with another weight");
 		return;
 	}
+	(void)gw_upload_decision(u, value, 4);
 	u->dup_ms = (uint64_t)trib_value_integer(trib_value_at(value, 1));
 	gw_upload_drain(u);
 }
@@ -339,6 +353,9 @@ static void on_loaded(struct gw_job *job, enum trib_problem problem, const char 
 	u->job = job;
 	if (abandoned(u)) {
 		return;
+	}
+	if (job && job->uniform) {
+		u->head.weight_fx = 1ull << TRIB_WEIGHT_BITS;
 	}
 	if (!job) {
 		gw_upload_refuse(u, problem, detail);

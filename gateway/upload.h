@@ -71,6 +71,8 @@ void gw_uploads_tick(struct gw_worker *worker);
 void gw_upload_reserve(struct gw_upload *u);
 /* What a record's CLOSED means, by the state (of the round or the job) it names. */
 enum trib_problem gw_upload_closed(const char *state);
+/* "counted, round" of an answer, from element `at`; false: it has none. */
+bool gw_upload_decision(struct gw_upload *u, const struct trib_value *answer, size_t at);
 /* Ends it with a problem: slot back, reservation released, answer sent, freed. */
 void gw_upload_refuse(struct gw_upload *u, enum trib_problem problem, const char *detail);
 /* Lets go of everything (slot back, release owed) and frees. Returns the exchange to answer, with

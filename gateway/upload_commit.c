@@ -38,14 +38,9 @@ static void write_record(struct gw_upload *u, struct trib_slot_record *record)
 static void take_over_decision(struct gw_upload *u, struct trib_slot_record *record,
 			       const struct trib_value *answer, size_t at)
 {
-	long long counted = trib_value_integer(trib_value_at(answer, at));
-	long long round = trib_value_integer(trib_value_at(answer, at + 1));
-
-	if (counted > 0 && round > 0 && round <= UINT32_MAX) {
-		record->counted = (uint64_t)counted;
-		record->counted_round = (uint32_t)round;
-		u->counted_weight = (uint64_t)counted;
-		u->counted_round = (uint32_t)round;
+	if (gw_upload_decision(u, answer, at)) {
+		record->counted = u->counted_weight;
+		record->counted_round = u->counted_round;
 	}
 }
 
@@ -128,10 +123,11 @@ static void on_retry(void *arg)
 	send_commit(arg);
 }
 
-/* Redis said an error (disk full, out of memory ..), which is no decision: ask again. */
+/* Redis said an error (disk full, out of memory ..), or that no round is open which a late update
+ * could go to (text ""). Neither is a decision: ask again. */
 static void commit_later(struct gw_upload *u, const char *text)
 {
-	if (u->tries++ == 0) {
+	if (u->tries++ == 0 && *text) {
 		log_warn("commit", "redis error job=%s text=%s", u->job_id, text);
 	}
 	if (u->tries == TRIES_MAX && u->x) { /* the client need not wait; the slot has to */
@@ -140,7 +136,7 @@ static void commit_later(struct gw_upload *u, const char *text)
 		u->x = NULL;
 		trib_exchange_attach(x, NULL, NULL);
 		gw_count_rejected(TRIB_PROBLEM_UNAVAILABLE);
-		gw_unavailable(u->worker, x, "Redis refused");
+		gw_unavailable(u->worker, x, *text ? "Redis refused" : "no round is open");
 	}
 	if (u->retry || trib_timer_new(u->worker->loop, on_retry, u, &u->retry) == 0) {
 		trib_timer_after(u->retry, RETRY_MS);
@@ -167,7 +163,11 @@ static void on_commit(const struct trib_value *value, void *arg)
 	} else if (strcmp(word, "SAME") == 0) {
 		hand_over(u, value, 4);
 		accept(u, 201, (uint64_t)first, 0);
+	} else if (strcmp(word, "LATER") == 0) {
+		gw_count(GW_M_LATE_WAITS, 1);
+		commit_later(u, "");
 	} else if (strcmp(word, "DUP") == 0) {
+		(void)gw_upload_decision(u, value, 4);
 		accept(u, 200, (uint64_t)first, 0); /* the slot goes back: another one counted */
 	} else {
 		/* None of these leaves a reservation. */

@@ -128,6 +128,8 @@ static void on_drain_complete(struct trib_exchange *x)
 				      .digest = digest,
 				      .round = head.round,
 				      .weight_fx = head.weight_fx,
+				      .counted_fx = u->counted_weight,
+				      .counted_round = u->counted_round,
 				      .bytes = head.total,
 				      .accepted_ms = u->dup_ms,
 				      .replay = true };

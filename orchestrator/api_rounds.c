@@ -315,6 +315,7 @@ static json_t *update_json(const struct orc_request *r, const struct orc_update 
 {
 	const char *state = update->state == 'C'   ? "accepted"
 			    : update->state == 'R' ? "receiving"
+			    : update->state == 'L' ? "carried"
 						   : "selected";
 	const char *bytes = strrchr(update->digest, '-');
 	uint64_t size;
@@ -322,6 +323,10 @@ static json_t *update_json(const struct orc_request *r, const struct orc_update 
 		json_pack("{s:s, s:s, s:I, s:s, s:s}", "update", update->id, "job", r->job, "round",
 			  (json_int_t)r->number, "client", update->client, "state", state);
 
+	if (update->state == 'L') {
+		(void)json_object_set_new(json, "counted_in", json_integer((json_int_t)update->ms));
+		return json;
+	}
 	if (update->state != 'C') {
 		set_time(json, "lease_ends", update->ms);
 		return json;

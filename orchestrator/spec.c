@@ -185,7 +185,7 @@ static bool check_word(const struct row *row, const json_t *value, const char *p
 	if (!word) {
 		complain(errors, pointer, "must be a string");
 	} else if (listed(row->later, word)) {
-		complain(errors, pointer, "not supported yet");
+		complain(errors, pointer, "not supported yet (%s)", row->help);
 	} else if (!listed(row->values, word)) {
 		complain(errors, pointer, "must be one of:%.*s", (int)strlen(row->values) - 1,
 			 row->values);
@@ -380,15 +380,69 @@ static int log2_up(double value)
 	return mantissa > 0.5 ? exponent : exponent - 1;
 }
 
+static bool says(const json_t *spec, const char *path, const char *word)
+{
+	return strcmp(trib_json_text(spec, path, ""), word) == 0;
+}
+
+static void denominator_rules(const json_t *out, json_t *errors)
+{
+	bool population = says(out, "aggregation.denominator", "population");
+
+	if (!says(out, "aggregation.denominator", "weight_sum") &&
+	    !says(out, "aggregation.input", "delta")) {
+		complain(errors, "/spec/aggregation/denominator",
+			 "must be weight_sum for whole weights");
+	}
+	if (population != (trib_json_at(out, "aggregation.population") != NULL)) {
+		complain(errors, "/spec/aggregation/population",
+			 population ? "is required by denominator population"
+				    : "is for denominator population");
+	}
+}
+
+static void staleness_rules(const json_t *out, json_t *errors)
+{
+	bool clock = says(out, "async.trigger", "clock");
+	bool intervals = says(out, "async.staleness.fn", "intervals");
+
+	if (clock && says(out, "aggregation.denominator", "goal")) {
+		complain(errors, "/spec/aggregation/denominator",
+			 "goal has no meaning with a clock: count, or population");
+	}
+	if (intervals && !clock) {
+		complain(errors, "/spec/async/staleness/fn", "intervals needs trigger clock");
+	}
+	if (!says(out, "async.staleness.normaliser", "average")) {
+		return;
+	}
+	if (intervals) {
+		complain(errors, "/spec/async/staleness/normaliser",
+			 "intervals has no value at a staleness");
+	} else if (says(out, "aggregation.denominator", "weight_sum")) {
+		complain(errors, "/spec/async/staleness/normaliser",
+			 "cancels out in denominator weight_sum");
+	}
+}
+
+/* How much more than its weight an update may count. */
+static double factor_max(const json_t *out)
+{
+	if (says(out, "mode", "async") && says(out, "async.staleness.fn", "intervals")) {
+		return trib_json_number(out, "async.max_staleness", 1) + 1;
+	}
+	return 1;
+}
+
 /* An asynchronous job's buffer is a round that any selected client may report to. */
 static void mode_rules(struct orc_spec *spec, json_t *errors)
 {
 	const json_t *out = spec->spec;
 
-	if (strcmp(trib_json_text(out, "mode", "sync"), "async") != 0) {
-		if (strcmp(trib_json_text(out, "aggregation.denominator", ""), "weight_sum") != 0) {
-			complain(errors, "/spec/aggregation/denominator",
-				 "must be weight_sum in a synchronous job");
+	if (!says(out, "mode", "async")) {
+		if (says(out, "sync.late", "next") && !says(out, "aggregation.input", "delta")) {
+			complain(errors, "/spec/sync/late",
+				 "next needs deltas: versions move on meanwhile");
 		}
 		return;
 	}
@@ -399,17 +453,19 @@ static void mode_rules(struct orc_spec *spec, json_t *errors)
 		(uint64_t)(trib_json_number(out, "async.flush_timeout_s", 1) * 1000 + 0.5);
 	spec->lease_ms =
 		(uint64_t)(trib_json_number(out, "async.client_timeout_s", 1) * 1000 + 0.5);
-	if (strcmp(trib_json_text(out, "aggregation.input", ""), "delta") != 0) {
+	if (!says(out, "aggregation.input", "delta")) {
 		complain(errors, "/spec/aggregation/input",
 			 "must be delta in an asynchronous job: versions move on meanwhile");
+	} else {
+		staleness_rules(out, errors);
 	}
 }
 
 static int cross_rules(struct orc_spec *spec, json_t *errors)
 {
 	json_t *out = spec->spec;
-	double range = trib_json_number(out, "aggregation.range", 1);
-	double weight = trib_json_number(out, "aggregation.max_weight", 1);
+	double range = trib_json_number(out, "aggregation.range", 1) * factor_max(out);
+	double weight = trib_json_number(out, "aggregation.max_weight", 1) * factor_max(out);
 	double selected;
 	int bits;
 
@@ -432,6 +488,9 @@ static int cross_rules(struct orc_spec *spec, json_t *errors)
 	spec->lease_ms = (uint64_t)(trib_json_number(out, "sync.client_timeout_s", 1) * 1000 + 0.5);
 	spec->stop_rounds = (uint64_t)trib_json_integer(out, "stop.rounds", 1);
 	mode_rules(spec, errors);
+	if (!says(out, "mode", "async") || says(out, "aggregation.input", "delta")) {
+		denominator_rules(out, errors);
+	}
 	selected = (double)(spec->selected_max > spec->goal ? spec->selected_max : spec->goal);
 	if (selected * weight > ldexp(1, WEIGHT_BITS)) {
 		complain(errors, "/spec/aggregation/max_weight",

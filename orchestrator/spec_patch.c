@@ -6,10 +6,17 @@
 #include <string.h>
 
 #define PATH_SIZE 256
-#define MUTABLE   "mode, sync, async, stop, checkpoints, aggregation.denominator and labels"
+#define MUTABLE                                                                                  \
+	"mode, sync, async, stop, aggregation.denominator, aggregation.population, checkpoints " \
+	"and labels"
 
-static const char *const may_change[] = { "mode",       "sync",   "async",
-					  "stop",       "labels", "aggregation.denominator",
+static const char *const may_change[] = { "mode",
+					  "sync",
+					  "async",
+					  "stop",
+					  "labels",
+					  "aggregation.denominator",
+					  "aggregation.population",
 					  "checkpoints" };
 
 static void refuse(json_t *errors, const char *pointer, const char *detail)

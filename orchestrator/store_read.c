@@ -460,7 +460,7 @@ struct updates_read {
 	void *arg;
 };
 
-/* 'S|id|exp', 'R|id|exp', 'C|id|ms|digest|weight|place' */
+/* 'S|id|exp', 'R|id|exp', 'C|id|ms|digest|weight|place', 'L|id|round|weight' */
 static bool parse_update(const char *client, const char *text, struct orc_update *update)
 {
 	char parts[PARTS_MAX][PART_SIZE];
@@ -473,7 +473,7 @@ static bool parse_update(const char *client, const char *text, struct orc_update
 		return false;
 	}
 	if (update->state != 'C') {
-		return update->state == 'S' || update->state == 'R';
+		return update->state == 'S' || update->state == 'R' || update->state == 'L';
 	}
 	return count == PARTS_MAX &&
 	       trib_copy(update->digest, sizeof(update->digest), parts[3]) == 0 &&

@@ -295,10 +295,10 @@ TRIB_MUST_CHECK int orc_store_models(struct orc_store *store, const char *job, u
 				     size_t count, orc_models_cb *cb, void *arg);
 
 struct orc_update {
-	char state; /* 'S' selected, 'R' receiving, 'C' committed */
+	char state; /* 'S' selected, 'R' receiving, 'C' committed, 'L' carried into a later round */
 	char client[65];
 	char id[TRIB_ID_TEXT_SIZE];
-	uint64_t ms; /* committed at, or end of the lease */
+	uint64_t ms; /* committed at, or end of the lease; 'L': that round */
 	char digest[64];
 	uint64_t weight_fx;
 	char place[128];

@@ -63,3 +63,7 @@ load: all
 k8s-check: all
 	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/k8s/check.py $(B)
 .PHONY: k8s-check
+traces: RUNS := $(if $(filter file,$(origin RUNS)),200,$(RUNS))
+traces: all
+	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin RUNS=$(RUNS) SEED=$(SEED) $(PYTHON) tests/reference/traces.py
+.PHONY: traces

@@ -139,6 +139,7 @@ struct agent_job {
 	uint64_t weight_expected;
 	uint64_t divisor; /* of the sum, fixed point; 0 = its own weights */
 	bool closing;
+	bool late; /* READY slots wait for a round to be carried into */
 	bool syncing;
 	bool sync_again;
 	bool informed; /* the record's answer about the round has come since `ready` */

@@ -114,6 +114,9 @@ void agent_round_synced(struct agent_job *job, const struct trib_value *sync)
 	job->goal = (uint32_t)trib_value_integer(trib_value_at(sync, 12));
 	if (job->closing) {
 		agent_tree_closing(job);
+	} else if (job->late) {
+		job->late = false;
+		agent_slots_recommit(job);
 	}
 	agent_round_dispatch(job);
 	agent_round_advance(job);

@@ -175,6 +175,8 @@ static void on_recommitted(const struct trib_value *value, void *arg)
 		}
 		agent_round_dispatch(job);
 		agent_job_sync(job);
+	} else if (strcmp(word, "LATER") == 0) {
+		job->late = true; /* no round is open: asked again when one is */
 	} else if (trib_value_type(value) != TRIB_VALUE_ERROR) {
 		if (trib_slot_move(record, TRIB_SLOT_READY, r->gen, TRIB_SLOT_FREE)) {
 			agent_links_freed(job->agent, job, r->slot, r->gen + 1);

@@ -14,8 +14,10 @@
 --   :r:<n>:upd hash client -> 'S|id|exp' selected, 'R|id|exp' reserved,
 --                             'C|id|ms|digest|weight|place' committed (weight: fixed point 2^-20)
 --   below on the job: 'fail' = a round below its quorum at the deadline fails; else it is extended
---   asynchronous jobs also: mode amax afn aalpha ahinge adenom on the job; :aupd hash client ->
---                             'S|id|exp|base', 'R|id|exp|base', 'C|id|base|n|ms|digest|weight|counted|place';
+--                             'L|id|m|weight' came late, counts in round m (05_policy)
+--   :r:<n>:late hash client -> 'round|id|weight' of updates carried into round n or discounted; their 'C' in :upd has what counts
+--   asynchronous jobs also: mode on the job; :aupd hash client -> 'S|id|exp|base|since', 'R|id|exp|base|since' (since:
+--                             checked in, ms), 'C|id|base|n|ms|digest|weight|counted|place';
 --                             :infl zset client -> end of lease; a round is a buffer, its :upd fields are client@base
 --   gen on the job: of its spec, raised by each patch ('patched' is set then; 'switched' once its mode changed;
 --                   ascan: the largest max_staleness it ever had); denom on a round: fixed when a patch changed it
@@ -59,7 +61,8 @@ local function place_gone(k, place, node)
 end
 
 local FIELDS = {'mode', 'state', 'round', 'version', 'selmax', 'lease_ms', 'goal', 'quorum', 'deadline_ms', 'pubround',
-                'amax', 'afn', 'aalpha', 'ahinge', 'adenom', 'below', 'switched', 'patched', 'ascan', 'drain'}
+                'amax', 'afn', 'aalpha', 'ahinge', 'adenom', 'below', 'switched', 'patched', 'ascan', 'late', 'aoff',
+                'atrig', 'adt', 'drain'}
 local function job_of(k)
   local v, j = redis.call('HMGET', k[1], unpack(FIELDS)), {}
   for i = 1, #FIELDS do j[FIELDS[i]] = v[i] or nil end

@@ -3,12 +3,7 @@
 local function job_policy(k, text)
   local ok, spec = pcall(cjson.decode, text)
   if not ok or type(spec) ~= 'table' then return end
-  local y, st = spec.async or {}, (spec.async or {}).staleness or {}
-  redis.call('HDEL', k[1], 'mode', 'below')
-  if (spec.sync or {}).below_quorum == 'fail' then redis.call('HSET', k[1], 'below', 'fail') end
-  if spec.mode == 'async' then redis.call('HSET', k[1], 'mode', 'async') end
-  redis.call('HSET', k[1], 'amax', y.max_staleness or 20, 'afn', st.fn or 'poly', 'aalpha', st.alpha or 0.5,
-    'ahinge', st.after or 0, 'adenom', (spec.aggregation or {}).denominator or 'weight_sum')
+  policy_fields(k[1], spec)
   stop_policy(k, spec)
   checkpoint_policy(k, spec)
 end
@@ -84,7 +79,7 @@ local function job_delete(k, a)
   local p, n = prefix(k[1]), 0
   for r = math.max(1, tonumber(j[2]) - ROUNDS_MAX), tonumber(j[2]) do
     local b = p .. 'r:' .. r
-    n = n + redis.call('DEL', b, b .. ':sel', b .. ':upd', b .. ':met')
+    n = n + redis.call('DEL', b, b .. ':sel', b .. ':upd', b .. ':met', b .. ':late')
   end
   n = n + redis.call('DEL', k[1], p .. 'models', p .. 'ev', p .. 'tok', p .. 'tokid', p .. 'aupd', p .. 'infl', p .. 'tree',
     p .. 'at', p .. 'old', p .. 'pin')

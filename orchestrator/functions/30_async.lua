@@ -2,31 +2,32 @@
 -- ---- asynchronous jobs (FedBuff; Papaya): a buffer of K updates is a round; the next one is opened by the
 -- commit that fills it, so that no client ever waits for an aggregation ----
 
--- Discount of an update made `tau` versions ago: const 1; poly (1+tau)^-alpha (FedBuff: alpha 1/2);
--- hinge 1 up to `after`, then 1/(alpha*(tau-after)+1) (FedAsync).
-local function discount(j, tau)
-  local alpha, after = tonumber(j.aalpha), tonumber(j.ahinge)
-  if j.afn == 'poly' then return (1 + tau) ^ -alpha end
-  if j.afn == 'hinge' and tau > after then return 1 / (alpha * (tau - after) + 1) end
-  return 1
-end
-
-local function open_buffer(k, j, n, t)
+-- With a clock the deadlines are a grid: `last` is the one before, when it has passed.
+local function open_buffer(k, j, n, t, last)
+  local ends, dt = t + tonumber(j.deadline_ms), tonumber(j.deadline_ms)
+  if j.atrig == 'clock' and last then
+    ends = tonumber(last)
+    if ends <= t then ends = ends + dt * (math.floor((t - ends) / dt) + 1) end
+  end
   redis.call('HSET', prefix(k[1]) .. 'r:' .. n, 'state', 'open', 'base', j.version, 'goal', j.goal, 'quorum', j.quorum,
-    'selmax', j.selmax, 'opened', t, 'deadline', t + tonumber(j.deadline_ms), 'acc', 0, 'inflight', 0, 'selected', 0,
+    'selmax', j.selmax, 'opened', t, 'deadline', ends, 'acc', 0, 'inflight', 0, 'selected', 0,
     'wsum', 0, 'wraw', 0)
   redis.call('HSET', k[1], 'round', n)
   local old = n - KEEP_ROUNDS
-  if old > 0 then redis.call('DEL', prefix(k[1]) .. 'r:' .. old .. ':upd', prefix(k[1]) .. 'r:' .. old .. ':met') end
+  if old > 0 then
+    local gone = prefix(k[1]) .. 'r:' .. old
+    redis.call('DEL', gone .. ':upd', gone .. ':met', gone .. ':late')
+  end
   redis.call('DEL', prefix(k[1]) .. 'r:' .. (n - ROUNDS_MAX))
   event(k[1], 't', 'round.open', 'n', n, 'base', j.version)
 end
 
 -- A round or buffer has what it wanted.
 local function close_full(k, j, n, acc, t)
-  redis.call('HSET', prefix(k[1]) .. 'r:' .. n, 'state', 'closing', 'closed', t, 'why', 'goal')
+  local r = prefix(k[1]) .. 'r:' .. n
+  redis.call('HSET', r, 'state', 'closing', 'closed', t, 'why', 'goal')
   event(k[1], 't', j.mode == 'async' and 'buffer.flush' or 'round.closing', 'n', n, 'acc', acc, 'why', 'goal')
-  if j.mode == 'async' then open_buffer(k, j, tonumber(n) + 1, t) end
+  if j.mode == 'async' then open_buffer(k, j, tonumber(n) + 1, t, redis.call('HGET', r, 'deadline')) end
   wake(k[1], 'close')
 end
 
@@ -38,7 +39,7 @@ local function acheckin(k, a, j)
   local u = redis.call('HGET', p .. 'aupd', a[1])
   if u then
     local s, had, exp, from = string.match(u, '^(%a)|([^|]*)|(%d+)|(%d+)')
-    if s == 'C' and exp == j.version then return {'WAIT', 'reported'} end      -- (client, base) once
+    if s == 'C' and (exp == j.version or had == a[2]) then return {'WAIT', 'reported'} end  -- (client, base) once
     if s == 'R' and tonumber(exp) > t then id, base = had, from end            -- an upload is under way
   end
   redis.call('ZREMRANGEBYSCORE', p .. 'infl', '-inf', t)
@@ -46,7 +47,7 @@ local function acheckin(k, a, j)
     return {'WAIT', 'full'}
   end
   redis.call('ZADD', p .. 'infl', ends, a[1])
-  if id == a[2] then redis.call('HSET', p .. 'aupd', a[1], 'S|' .. id .. '|' .. ends .. '|' .. base) end
+  if id == a[2] then redis.call('HSET', p .. 'aupd', a[1], 'S|' .. id .. '|' .. ends .. '|' .. base .. '|' .. t) end
   redis.call('HINCRBY', p .. 'r:' .. j.round, 'selected', 1)
   return {'SELECTED', j.round, base, tostring(ends), id, ends}
 end
@@ -62,20 +63,24 @@ local function areserve(k, a, j)
   local p, t = prefix(k[1]), now()
   local u = redis.call('HGET', p .. 'aupd', a[1])
   local c = committed(u or '')
-  if c and c.id == a[2] then return {'DUP', c.ms, c.digest, c.weight} end
+  if c and c.id == a[2] then return {'DUP', c.ms, c.digest, c.weight, c.counted, c.n} end
   if c or not u then
     local old = j.switched and redis.call('HGET', p .. 'r:' .. a[3] .. ':upd', a[1])
     local oid, ms, dg, w = string.match(old or '', '^C|([^|]*)|(%d+)|([^|]*)|([^|]*)|')
-    if oid == a[2] then return {'DUP', ms, dg, w} end
+    if oid == a[2] then return {'DUP', ms, dg, w, w, a[3]} end
     return {'NOTSEL'}
   end
   if j.state ~= 'running' and j.state ~= 'paused' then return {'CLOSED', j.state} end
-  local s, id, _, base = string.match(u, '^(%a)|([^|]*)|(%d+)|(%d+)$')
+  local s, id, _, base, since = string.match(u, '^(%a)|([^|]*)|(%d+)|(%d+)|?(%d*)$')
   if id ~= a[2] then return {'NOTSEL'} end
   local tau = tonumber(j.version) - tonumber(base)
-  if tau > tonumber(j.amax) then return {'STALE', tau} end
+  if tau > tonumber(j.amax) then
+    redis.call('HDEL', p .. 'aupd', a[1])
+    redis.call('ZREM', p .. 'infl', a[1])            -- its place is somebody else's at once
+    return {'STALE', tau}
+  end
   local ends = t + tonumber(a[4])
-  redis.call('HSET', p .. 'aupd', a[1], 'R|' .. id .. '|' .. ends .. '|' .. base)
+  redis.call('HSET', p .. 'aupd', a[1], 'R|' .. id .. '|' .. ends .. '|' .. base .. '|' .. since)
   redis.call('ZADD', p .. 'infl', ends, a[1])
   return {'OK', base}
 end
@@ -114,7 +119,7 @@ local function acommit(k, a, j)
     end
     return c.id == a[2] and {'CONFLICT'} or acounted(p, a, j)
   end
-  local s, id, _, base = string.match(u, '^(%a)|([^|]*)|(%d+)|(%d+)$')
+  local s, id, _, base, since = string.match(u, '^(%a)|([^|]*)|(%d+)|(%d+)|?(%d*)$')
   if id ~= a[2] then return acounted(p, a, j) end
   if place_gone(k, a[6], a[7]) then return {'NORES'} end
   if j.state ~= 'running' and j.state ~= 'paused' then return {'CLOSED', j.state} end
@@ -131,13 +136,14 @@ local function acommit(k, a, j)
     if n ~= '0' then redis.call('HINCRBY', r, 'late', 1) end
     return {'CLOSED', 'none'}
   end
-  local counted = string.format('%.0f', math.max(1, math.floor(tonumber(a[5]) * discount(j, tau) + 0.5)))
+  local counted = discounted(j, a[5], tau, t - (tonumber(since) or t))
   redis.call('HSET', r .. ':upd', a[1] .. '@' .. base, 'C|' .. id .. '|' .. t .. '|' .. a[4] .. '|' .. counted .. '|' .. a[6])
   redis.call('HSET', p .. 'aupd', a[1],
     'C|' .. id .. '|' .. base .. '|' .. n .. '|' .. t .. '|' .. a[4] .. '|' .. a[5] .. '|' .. counted .. '|' .. a[6])
   redis.call('ZREM', p .. 'infl', a[1])
   redis.call('HINCRBY', r, 'wsum', counted)
   redis.call('HINCRBY', r, 'wraw', a[5])
+  if counted ~= a[5] then redis.call('HSET', r .. ':late', a[1] .. '@' .. base, n .. '|' .. id .. '|' .. a[5]) end
   redis.call('HINCRBY', r, 'staleness', tau)
   redis.call('HINCRBY', r, 'n:' .. a[7], 1)
   redis.call('HINCRBY', r, 'w:' .. a[7], counted)
@@ -156,12 +162,14 @@ local function aflush(k, a, j, r, force)
   local base = prefix(k[1]) .. 'r:' .. a[2]
   if acc == 0 then
     if force ~= '0' then return {'QUORUM', 0} end
-    redis.call('HSET', base, 'deadline', t + tonumber(j.deadline_ms))
-    return {'EARLY', tostring(t + tonumber(j.deadline_ms))}
+    local dt, ends = tonumber(j.deadline_ms), tonumber(r[2])
+    ends = j.atrig == 'clock' and ends + dt * (math.floor((t - ends) / dt) + 1) or t + dt
+    redis.call('HSET', base, 'deadline', ends)
+    return {'EARLY', tostring(ends)}
   end
   redis.call('HSET', base, 'state', 'closing', 'closed', t, 'why', force == '0' and 'deadline' or 'operator')
   event(k[1], 't', 'buffer.flush', 'n', a[2], 'acc', acc, 'why', 'timeout')
-  if a[2] == j.round then open_buffer(k, j, tonumber(a[2]) + 1, t) end
+  if a[2] == j.round then open_buffer(k, j, tonumber(a[2]) + 1, t, r[2]) end
   wake(k[1], 'close')
   return {'closing', acc}
 end
@@ -179,18 +187,17 @@ local function anode_lost(k, a, j)
       if id and gone(place, ms) then
         uncount(r, a[2], place, w)
         local client = string.match(all[i], '^(.*)@%d+$')
-        if not client then                                          -- of a synchronous round: keeps its place
-          redis.call('HSET', r .. ':upd', all[i], 'S|' .. id .. '|' .. now())
-          redis.call('ZADD', r .. ':sel', now() + 5000, all[i])
-          redis.call('HINCRBY', r, 'wraw', '-' .. w)
+        local raw = w
+        if not client then                                          -- of a synchronous round
+          raw = lose_place(k, r, all[i], id, w)
         else
           local c = committed(redis.call('HGET', p .. 'aupd', client) or '')
-          if c and c.id == id then
-            redis.call('HDEL', p .. 'aupd', client)
-            redis.call('HINCRBY', r, 'wraw', '-' .. c.weight)
-          end
+          if c and c.id == id then redis.call('HDEL', p .. 'aupd', client) end
+          raw = string.match(redis.call('HGET', r .. ':late', all[i]) or '', '|(%d+)$') or raw
+          redis.call('HDEL', r .. ':late', all[i])
           redis.call('HDEL', r .. ':upd', all[i])
         end
+        redis.call('HINCRBY', r, 'wraw', '-' .. raw)
         redis.call('HINCRBY', r, 'wsum', '-' .. w)
         metrics_drop(r, id)
         event(k[1], 't', 'update.lost', 'n', n, 'update', id, 'node', a[2])

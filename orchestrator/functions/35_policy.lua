@@ -10,7 +10,7 @@
 -- (client, base) counts once in either mode and across changes.
 
 local function pin_denominators(k, was)
-  local p, v = prefix(k[1]), was.adenom or 'weight_sum'
+  local p, v = prefix(k[1]), (was.adenom or 'weight_sum') .. '|' .. (was.apop or '') .. '|' .. (was.anorm or '')
   for n = tonumber(was.pubround) + 1, tonumber(was.round) do
     if redis.call('HGET', p .. 'r:' .. n, 'state') == 'closing' then
       redis.call('HSETNX', p .. 'r:' .. n, 'denom', v)
@@ -29,12 +29,18 @@ local function round_to_buffer(k, n, t)
     if not string.find(client, '@', 1, true) then
       redis.call('HDEL', r .. ':upd', client)
       if id then
+        local late = redis.call('HGET', r .. ':late', client)
+        local raw = string.match(late or '', '|(%d+)$') or w
+        if late then
+          redis.call('HDEL', r .. ':late', client)
+          redis.call('HSET', r .. ':late', client .. '@' .. base, late)
+        end
         redis.call('HSET', r .. ':upd', client .. '@' .. base, u)
         redis.call('HSET', p .. 'aupd', client,
-          'C|' .. id .. '|' .. base .. '|' .. n .. '|' .. ms .. '|' .. dg .. '|' .. w .. '|' .. w .. '|' .. place)
+          'C|' .. id .. '|' .. base .. '|' .. n .. '|' .. ms .. '|' .. dg .. '|' .. raw .. '|' .. w .. '|' .. place)
       else
         local s, sid, exp = string.match(u, '^(%a)|([^|]*)|(%d+)')
-        redis.call('HSET', p .. 'aupd', client, s .. '|' .. sid .. '|' .. exp .. '|' .. base)
+        redis.call('HSET', p .. 'aupd', client, s .. '|' .. sid .. '|' .. exp .. '|' .. base .. '|' .. t)
         if tonumber(exp) > t then redis.call('ZADD', p .. 'infl', exp, client) end
       end
     end
@@ -68,12 +74,15 @@ local function job_patch(k, a)
   if gen ~= tonumber(a[2]) then return {'CONFLICT', gen} end
   if not ok_next[g[1]] then return {'STATE', g[1]} end
   local was, t = job_of(k), now()
+  local d = redis.call('HMGET', k[1], 'apop', 'anorm')
+  was.apop, was.anorm = d[1] or nil, d[2] or nil
   redis.call('HSET', k[1], 'gen', gen + 1, 'patched', 1, 'spec', a[3], 'goal', a[4], 'quorum', a[5], 'selmax', a[6],
     'deadline_ms', a[7], 'lease_ms', a[8], 'stop_rounds', a[9],
     'ascan', math.max(tonumber(was.amax or '0'), tonumber(was.ascan or '0')))
   job_policy(k, a[3])
   local j = job_of(k)
-  if was.adenom ~= j.adenom then pin_denominators(k, was) end
+  d = redis.call('HMGET', k[1], 'apop', 'anorm')
+  if was.adenom ~= j.adenom or was.apop ~= (d[1] or nil) or was.anorm ~= (d[2] or nil) then pin_denominators(k, was) end
   if was.mode ~= j.mode then
     redis.call('HSET', k[1], 'switched', 1)
     if j.mode == 'async' and tonumber(j.round) > 0 and tonumber(j.pubround) < tonumber(j.round) then

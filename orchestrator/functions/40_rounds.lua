@@ -20,12 +20,12 @@ local function round_open(k, a)
     a[4], a[5], a[6], a[7] = v[1], v[2], v[3], v[4]
   end
   redis.call('HSET', r, 'state', 'open', 'base', a[3], 'goal', a[4], 'quorum', a[5], 'selmax', a[6],
-    'opened', t, 'deadline', t + tonumber(a[7]), 'acc', 0, 'inflight', 0, 'selected', 0, 'wsum', 0)
+    'opened', t, 'deadline', t + tonumber(a[7]), 'acc', 0, 'inflight', 0, 'selected', 0, 'wsum', 0, 'wraw', 0)
   redis.call('HSET', k[1], 'round', a[2])
   local old = tonumber(a[2]) - KEEP_ROUNDS
   if old > 0 then
     local o = prefix(k[1]) .. 'r:' .. old
-    redis.call('DEL', o .. ':upd', o .. ':sel', o .. ':met')
+    redis.call('DEL', o .. ':upd', o .. ':sel', o .. ':met', o .. ':late')
   end
   redis.call('DEL', prefix(k[1]) .. 'r:' .. (tonumber(a[2]) - ROUNDS_MAX))
   event(k[1], 't', 'round.open', 'n', a[2], 'base', a[3])
@@ -61,7 +61,7 @@ local function checkin(k, a)
   local u = redis.call('HGET', upd, a[1])
   if u then
     local st, id = string.match(u, '^(%a)|([^|]*)|')
-    if st == 'C' then return {'WAIT', 'reported'} end
+    if st == 'C' then return {'WAIT', 'reported'} end       -- carried into this one: too
     redis.call('ZADD', sel, ends, a[1])
     if st == 'S' then redis.call('HSET', upd, a[1], 'S|' .. id .. '|' .. ends) end
     return {'SELECTED', j.round, r[3], r[4], id, ends}
@@ -91,7 +91,7 @@ local function checkin(k, a)
 end
 
 -- Before a body byte is read. ARGV client update_id round lease_ms
--- -> OK base | CLOSED state | NOTSEL | STALE versions | DUP ms digest weight | NOJOB
+-- -> OK base | CLOSED state | NOTSEL | STALE versions | DUP ms digest weight counted round | NOJOB
 local function reserve(k, a)
   local j = job_of(k)
   local st = j.state
@@ -105,10 +105,12 @@ local function reserve(k, a)
     if s == 'C' then
       if id ~= a[2] then return {'NOTSEL'} end
       local ms, dg, w = string.match(rest, '^(%d+)|([^|]*)|([^|]*)|')
-      return {'DUP', ms, dg, w}
+      return {'DUP', ms, dg, w, w, a[3]}
     end
+    if s == 'L' then return late_dup(k, a, id, rest) end
   end
   local r = redis.call('HMGET', base, 'state', 'base')
+  if r[1] ~= 'open' and j.late and u then return late_reserve(k, a, j, u, r) end
   if r[1] ~= 'open' then return {'CLOSED', r[1] or 'none'} end
   if st ~= 'running' and st ~= 'paused' then return {'CLOSED', st} end
   if not u then return {'NOTSEL'} end
@@ -124,9 +126,9 @@ end
 local function release(k, a)
   local au = redis.call('HGET', prefix(k[1]) .. 'aupd', a[1])
   if au then
-    local as, aid, aexp, abase = string.match(au, '^(%a)|([^|]*)|(%d+)|(%d+)$')
+    local as, aid, rest = string.match(au, '^(%a)|([^|]*)|(.*)$')
     if as == 'R' and aid == a[2] then
-      redis.call('HSET', prefix(k[1]) .. 'aupd', a[1], 'S|' .. aid .. '|' .. aexp .. '|' .. abase)
+      redis.call('HSET', prefix(k[1]) .. 'aupd', a[1], 'S|' .. aid .. '|' .. rest)
       return {'OK'}
     end
   end
@@ -141,7 +143,8 @@ end
 
 -- After all checks. ARGV client update_id round digest weight place node [metrics: 'name=value,..']
 -- -> OK n ms counted round | CLOSE .. (counted: the weight that counts, staleness discounted; round: the one it
--- counts in) | SAME, DUP ms digest weight counted round | CONFLICT | CLOSED state | STALE versions | NORES | NOJOB
+-- counts in) | LATER (late, no round is open now: ask again) | SAME, DUP ms digest weight counted round | CONFLICT
+-- | CLOSED state | STALE versions | NORES | NOJOB
 local function commit(k, a)
   local j = job_of(k)
   local st = j.state
@@ -161,9 +164,11 @@ local function commit(k, a)
     end
     return {'CONFLICT'}
   end
+  if s == 'L' then return late_again(k, a, id, rest) end
   if id ~= a[2] then return {'NORES'} end
   if place_gone(k, a[6], a[7]) then return {'NORES'} end
   local state = redis.call('HGET', base, 'state')
+  if state ~= 'open' and j.late and (st == 'running' or st == 'paused') then return late_commit(k, a, j, s, id) end
   if state ~= 'open' or (st ~= 'running' and st ~= 'paused') then
     if s == 'R' then redis.call('HINCRBY', base, 'inflight', -1) end
     redis.call('HSET', upd, a[1], 'S|' .. id .. '|0')
@@ -175,19 +180,13 @@ local function commit(k, a)
   redis.call('ZADD', base .. ':sel', '+inf', a[1])
   if s == 'R' then redis.call('HINCRBY', base, 'inflight', -1) end
   redis.call('HINCRBY', base, 'wsum', a[5])
-  if j.switched then redis.call('HINCRBY', base, 'wraw', a[5]) end
+  redis.call('HINCRBY', base, 'wraw', a[5])
   redis.call('HINCRBY', base, 'n:' .. a[7], 1)
   redis.call('HINCRBY', base, 'w:' .. a[7], a[5])
   metrics_add(base, id, a[5], a[8])
   local n = redis.call('HINCRBY', base, 'acc', 1)
   event(k[1], 't', 'update.accepted', 'n', a[3], 'update', id)
-  if n >= tonumber(redis.call('HGET', base, 'goal')) then
-    redis.call('HSET', base, 'state', 'closing', 'closed', t, 'why', 'goal')
-    event(k[1], 't', 'round.closing', 'n', a[3], 'acc', n, 'why', 'goal')
-    wake(k[1], 'close')
-    return {'CLOSE', n, t, a[5], a[3]}
-  end
-  return {'OK', n, t, a[5], a[3]}
+  return {goal_met(k, j, a[3], n, t), n, t, a[5], a[3]}
 end
 
 -- ARGV token n force(0/1) -> closing acc | failed acc | EARLY deadline | NOOP state | QUORUM acc | FENCED

@@ -4,15 +4,17 @@
 -- absent; divisor: what the sum is divided by, fixed point 2^-20, '0' = the sum's own weights), then of several nodes
 -- {top, its url, weight_on_node, boot, task, moves}, see 25_nodes | NOJOB
 local function node_sync(k, a)
-  local j = redis.call('HMGET', k[1], 'state', 'version', 'params', 'bytes', 'round', 'spec', 'pubround', 'adenom')
+  local j = redis.call('HMGET', k[1], 'state', 'version', 'params', 'bytes', 'round', 'spec', 'pubround', 'adenom',
+    'apop', 'anorm')
   if not j[1] then return {'NOJOB'} end
   local work = math.min(tonumber(j[7] or '0') + 1, tonumber(j[5]))
   local base = prefix(k[1]) .. 'r:' .. work
   local r = redis.call('HMGET', base, 'state', 'base', 'acc', 'wsum', 'n:' .. a[1], 'selmax', 'goal', 'wraw',
     'denom')
-  local divisor, denom = '0', r[9] or j[8]
-  if denom == 'count' then divisor = string.format('%.0f', tonumber(r[3] or '0') * 1048576) end
-  if denom == 'weight_sum_raw' then divisor = r[8] or '0' end
+  local denom, pop, norm = j[8], j[9], j[10]
+  if r[9] then denom, pop, norm = string.match(r[9], '^([^|]*)|([^|]*)|(.*)$') end      -- as it was when it ended
+  local divisor = divisor_of({adenom = denom, apop = pop, anorm = norm ~= '' and norm or nil},
+    {acc = r[3], goal = r[7], wraw = r[8]})
   local top, url, w, boot, task, moves = sync_nodes(k, base, a[1])
   return {j[1], j[2], j[3] or '', j[4] or '', tostring(work), r[1] or '', r[2] or '', r[3] or '0', r[4] or '0',
     r[5] or '0', j[6], r[6] or '0', r[7] or '0', divisor, top, url, w, boot, task, moves}
@@ -117,8 +119,7 @@ local function node_lost(k, a)
     local s, id, ms, _, w, place = string.match(all[i + 1], '^(%a)|([^|]*)|(%d+)|([^|]*)|([^|]*)|(.*)$')
     if s == 'C' and gone(place, ms) then
       uncount(base, a[2], place, w)
-      redis.call('HSET', upd, all[i], 'S|' .. id .. '|' .. t)
-      redis.call('ZADD', base .. ':sel', t + 5000, all[i])   -- the client keeps its place a while
+      redis.call('HINCRBY', base, 'wraw', '-' .. lose_place(k, base, all[i], id, w))
       redis.call('HINCRBY', base, 'wsum', '-' .. w)
       metrics_drop(base, id)
       event(k[1], 't', 'update.lost', 'n', a[1], 'update', id, 'node', a[2])

@@ -276,7 +276,8 @@ def test_create_get_list(cluster, api):
     assert job["metadata"]["name"] == "demo" and job["metadata"]["labels"] == {"team": "x"}
     assert job["metadata"]["creationTimestamp"].endswith("Z")
     assert job["spec"]["sync"] == {"goal": 4, "over_select": 1.0, "quorum": 4, "deadline_s": 600,
-                                   "client_timeout_s": 300, "late": "drop", "below_quorum": "extend"}
+                                   "client_timeout_s": 300, "late": "drop", "below_quorum": "extend", "max_staleness": 5,
+                                   "staleness": {"fn": "poly", "alpha": 0.5, "after": 0, "offset": 0}}
     assert "labels" not in job["spec"] and job["spec"]["aggregation"]["scale_bits"] == 31
     assert job["status"]["phase"] == "Pending" and job["status"]["version"] == -1
     assert job["status"]["endpoints"] == {"data": DATA_URL}
@@ -321,7 +322,16 @@ def test_list_pages_and_filter(cluster, api):
 BAD = [
     ({"mode": "fast"}, "/spec/mode", "must be one of: sync async"),
     ({"mode": "async", "aggregation": {"input": "weights"}}, "/spec/aggregation/input", "must be delta"),
-    ({"sync": {"late": "next"}}, "/spec/sync/late", "not supported yet"),
+    ({"sync": {"late": "next"}, "aggregation": {"input": "weights"}}, "/spec/sync/late", "next needs deltas"),
+    ({"aggregation": {"input": "weights", "denominator": "count"}}, "/spec/aggregation/denominator", "weight_sum"),
+    ({"aggregation": {"denominator": "population"}}, "/spec/aggregation/population", "required"),
+    ({"aggregation": {"population": 3}}, "/spec/aggregation/population", "is for denominator population"),
+    ({"mode": "async", "async": {"memory": "all"}}, "/spec/async/memory", "AFA-CS"),
+    ({"mode": "async", "async": {"staleness": {"fn": "intervals"}}}, "/spec/async/staleness/fn", "trigger clock"),
+    ({"mode": "async", "async": {"trigger": "clock"}, "aggregation": {"denominator": "goal"}},
+     "/spec/aggregation/denominator", "no meaning with a clock"),
+    ({"mode": "async", "async": {"staleness": {"normaliser": "average"}}}, "/spec/async/staleness/normaliser",
+     "cancels out"),
     ({"aggregation": {"rule": "median"}}, "/spec/aggregation/rule", "not supported yet"),
     ({"aggregation": {"rulee": "fedavg"}}, "/spec/aggregation/rulee", "did you mean \"rule\""),
     ({"aggregation": {"scale_bits": 3}}, "/spec/aggregation/scale_bits", "server"),
@@ -833,8 +843,9 @@ def test_schema_agrees_with_the_check(api):
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     assert validator.is_valid(manifest(sync={"goal": 3}))
-    crossing = {"/spec/sync/quorum", "/spec/aggregation/input"}  # rules between fields are beyond it, and our own refusals
-    for spec, pointer, detail in BAD:
+    crossing = {"/spec/sync/quorum", "/spec/aggregation/input", "/spec/sync/late", "/spec/aggregation/denominator",
+                "/spec/aggregation/population", "/spec/async/staleness/fn", "/spec/async/staleness/normaliser"}
+    for spec, pointer, detail in BAD:  # rules between fields are beyond it, and our own refusals
         if pointer not in crossing and "server" not in detail:
             assert not validator.is_valid(manifest(**spec)), spec
 

@@ -180,7 +180,8 @@ class World:
 
     def patch(self):
         rng = self.rng
-        spec = {"mode": rng.choice(["sync", "async"]), "async": {"max_staleness": rng.choice([0, 2, 9])}}
+        spec = {"mode": rng.choice(["sync", "async"]), "async": {"max_staleness": rng.choice([0, 2, 9])},
+                "sync": {"late": rng.choice(["drop", "next"])}}
         self.goal = rng.randint(1, len(self.clients))
         self.selmax = rng.randint(self.goal, len(self.clients))
         self.goal_max, self.selmax_max = max(self.goal, self.goal_max), max(self.selmax, self.selmax_max)
@@ -215,6 +216,10 @@ class World:
             if "published" not in r:
                 self.check_metrics(r, pairs(self.r("HGETALL", base + ":met")), counted)
             assert int(r["wsum"]) == sum(int(v[4]) for v in counted.values()), r
+            raw = pairs(self.r("HGETALL", base + ":late"))
+            weight = {c: raw[c].split("|")[2] if c in raw else v[4] for c, v in counted.items()}
+            assert set(raw) <= set(counted), (k, raw, counted)
+            assert int(r["wraw"]) == sum(map(int, weight.values())), (k, r, weight)
             assert int(r["inflight"]) == sum(v[0] == "R" for v in parts.values()), (r, parts)
             for node in NODES:
                 assert int(r.get("n:" + node, 0)) == sum(v[5].startswith(node + ":") for v in counted.values()), r
@@ -230,20 +235,25 @@ def once_per_base(world):
     """Nobody counts twice with updates made from the same version, in rounds and buffers together."""
     seen = {}
     for k in range(1, int(world.job()["round"]) + 1):
-        base = world.round(k)["base"]
+        base, carried = world.round(k)["base"], pairs(world.r("HGETALL", f"trib:{{job_x}}:r:{k}:late"))
         for field, v in pairs(world.r("HGETALL", f"trib:{{job_x}}:r:{k}:upd")).items():
             if v[0] == "C" and world.round(k)["state"] != "failed":
-                key = field if "@" in field else f"{field}@{base}"
+                late = carried.get(field) if "@" not in field else None
+                at = world.round(late.split("|")[0])["base"] if late else base
+                key = field if "@" in field else f"{field}@{at}"
                 assert seen.setdefault(key, v) == v, (k, key, v, seen[key])
 
 
 ASYNC = '{"mode":"async","async":{"max_staleness":2}}'
+LATE = '{"sync":{"late":"next","max_staleness":2}}'
+CLOCK = ('{"mode":"async","async":{"trigger":"clock","flush_timeout_s":0.04,"staleness":{"fn":"intervals"}},'
+         '"aggregation":{"denominator":"weight_sum_raw"}}')
 
 
-@pytest.mark.parametrize("spec", ["{}", '{"sync":{"below_quorum":"fail"}}', ASYNC])
+@pytest.mark.parametrize("spec", ["{}", '{"sync":{"below_quorum":"fail"}}', ASYNC, LATE, CLOCK])
 @pytest.mark.parametrize("piece", range(4))
 def test_random_transitions_sent_again_at_any_time(redis, piece, spec):
-    for seed in range(piece * 30, piece * 30 + 30):
+    for seed in range(piece * 18, piece * 18 + 18):
         world = World(redis, seed, spec)
         for i in range(150):
             try:
@@ -286,3 +296,83 @@ def test_a_buffered_commit_sent_again_after_the_next_checkin_is_recognised(redis
     assert w.call("checkin", "c", "upd_c2")[4] == "upd_c2"
     assert w.call(*late)[0] == "SAME"
     assert w.call("commit", "c", "upd_c", 1, "d", 5, "n1:b:9:1", "n1")[0] == "NORES"
+
+
+def closed_round(redis, spec, goal=1):
+    """Clients a b c selected in round 1 (base 0), which a's update closes and which is published; round 2 is open."""
+    w = World(redis, 1, spec)
+    redis("HSET", JOB, "goal", goal, "selmax", 9)
+    w.call("round_open", "5|o", 1, 0, goal, 1, 9, 60000)
+    for c in ("a", "b", "c"):
+        w.call("checkin", c, "upd_" + c)
+    assert w.call("commit", "a", "upd_a", 1, "d", 4 << 20, "n1:b1:1:1", "n1")[0] == "CLOSE"
+    return w
+
+
+def publish(w, n, base, goal=9):
+    r = w.round(n)
+    assert w.call("task_done", n, r["acc"], r["wsum"], f"m{n}", "n1") == ["OK"]
+    assert w.call("publish", "5|o", n, base, f"m{n}", 40)[0] == "OK"
+    assert w.call("round_open", "5|o", n + 1, base + 1, goal, 1, 9, 60000)[0] == "OK"
+
+
+def test_a_late_update_is_carried_once(redis):
+    w = closed_round(redis, LATE)
+    late = ("commit", "b", "upd_b", 1, "d", 4 << 20, "n1:b1:2:1", "n1")
+    assert w.call("reserve", "b", "upd_b", 1, 50) == ["OK", "0"]
+    assert w.call(*late) == ["LATER"]  # closing: nobody says no, the slot waits
+    publish(w, 1, 0)
+    answer = w.call(*late)  # one version behind: 4 / sqrt(2), in units of 2^-20
+    assert answer[0] == "OK" and answer[3:] == [str(int((4 << 20) * 2 ** -0.5 + 0.5)), "2"], answer
+    r = w.round(2)
+    assert r["acc"] == "1" and r["carried"] == "1" and r["wraw"] == str(4 << 20) and r["wsum"] == answer[3]
+    assert w.call(*late)[0] == "SAME"
+    assert w.call("commit", "b", "upd_b", 1, "d", 4 << 20, "n1:b1:7:1", "n1")[0] == "DUP"
+    assert w.call("commit", "b", "upd_b", 1, "other", 4 << 20, "n1:b1:7:1", "n1")[0] == "CONFLICT"
+    assert w.call("reserve", "b", "upd_b", 1, 50)[:1] == ["DUP"]
+    assert w.call("checkin", "b", "upd_b2")[:2] == ["WAIT", "reported"]  # counts in round 2 already
+    assert w.round(2)["acc"] == "1"
+    # and what a client is selected for goes before what it carries
+    assert w.call("checkin", "c", "upd_c2")[4] == "upd_c2"
+    assert w.call("reserve", "c", "upd_c", 1, 50) == ["CLOSED", "superseded"]
+    assert w.call("commit", "c", "upd_c", 1, "d", 5, "n1:b1:3:1", "n1")[:1] == ["CLOSED"]
+    assert w.call("commit", "c", "upd_c2", 2, "d", 5, "n1:b1:4:1", "n1")[0] == "OK"
+    # its memory is lost: the round forgets it, and it may be carried again
+    assert w.call("node_lost", 2, "n1", "b2") == ["OK", 2]
+    assert (w.round(2)["acc"], w.round(2)["wsum"], w.round(2)["wraw"]) == ("0", "0", "0")
+    assert w.call("commit", "b", "upd_b", 1, "d", 4 << 20, "n1:b2:9:1", "n1")[0] == "OK"
+    assert w.round(2)["wraw"] == str(4 << 20)
+
+
+def test_a_late_update_that_is_too_old_or_not_wanted_is_refused(redis):
+    w = closed_round(redis, LATE)
+    for n in (1, 2):
+        publish(w, n, n - 1, 1)
+        w.call("checkin", "a", f"upd_a{n}")
+        assert w.call("commit", "a", f"upd_a{n}", n + 1, "d", 5, f"n1:b1:{10 + n}:1", "n1")[0] == "CLOSE"
+    publish(w, 3, 2)
+    assert w.call("reserve", "b", "upd_b", 1, 50) == ["STALE", 3]
+    assert w.call("commit", "b", "upd_b", 1, "d", 5, "n1:b1:2:1", "n1") == ["STALE", 3]
+    assert w.round(4)["acc"] == "0" and w.round(1)["late"] == "1"
+    w = closed_round(redis, "{}")
+    publish(w, 1, 0)
+    assert w.call("reserve", "b", "upd_b", 1, 50) == ["CLOSED", "published"]
+    assert w.call("commit", "b", "upd_b", 1, "d", 5, "n1:b1:2:1", "n1") == ["CLOSED", "published"]
+
+
+@pytest.mark.parametrize("aggregation, want", [
+    ('{"denominator":"weight_sum"}', 0), ('{"denominator":"count"}', 3 << 20), ('{"denominator":"goal"}', 8 << 20),
+    ('{"denominator":"weight_sum_raw"}', 15), ('{"denominator":"one"}', 1 << 20),
+    ('{"denominator":"population","population":2.5}', 5 << 19)])
+def test_divisors_and_normaliser(redis, aggregation, want):
+    spec = '{"mode":"async","async":{"staleness":%s},"aggregation":%s}'
+    for staleness, norm in (("{}", 1.0), ('{"normaliser":"average","average":3}', 0.5),
+                            ('{"fn":"inverse_sqrt","normaliser":"average","average":4,"offset":0}', 1 / 3)):
+        w = World(redis, 1, spec % (staleness, aggregation))
+        redis("HSET", JOB, "goal", 8, "selmax", 9)
+        w.call("round_open", "5|o", 1, 0, 8, 1, 9, 60000)
+        for c in ("a", "b", "c"):
+            w.call("checkin", c, "upd_" + c)
+            assert w.call("commit", c, "upd_" + c, 1, "d", 5, f"n1:b1:{ord(c)}:1", "n1")[0] == "OK"
+        divisor = int(w.call("node_sync", "n1")[13])
+        assert divisor == (max(1, int(want * norm + 0.5)) if want else 0), (staleness, divisor)

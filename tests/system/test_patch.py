@@ -73,7 +73,7 @@ def test_what_cannot_change_is_named(node):
     assert pointers({"sync": {"goal": 3, "quorum": 4}}) == ["/spec/sync/quorum"]  # checked as a whole
     assert pointers({"sync": {"gaol": 3}}) == ["/spec/sync/gaol"]
     assert pointers({"mode": "async", "aggregation": {"input": "weights"}})[0] == "/spec/aggregation/input"
-    assert pointers({"aggregation": {"denominator": "count"}}) == ["/spec/aggregation/denominator"]
+    assert pointers({"aggregation": {"denominator": "population"}}) == ["/spec/aggregation/population"]
     assert pointers({"sync": {"goal": 500000}, "aggregation": {"scale_bits": 3}})[0] == "/spec/aggregation/scale_bits"
     assert pointers({"sync": {"goal": 500000, "over_select": 1}}) == ["/spec/sync/goal"]  # coarser sums
     assert pointers({}, labels={"a b": "c"}) == ["/metadata/labels/a b"]

@@ -108,7 +108,8 @@ static void test_defaults(void **state)
 		"\"range\":1048576,\"accumulate\":\"exact\",\"server_opt\":{\"kind\":\"sgd\","
 		"\"lr\":1.0},\"scale_bits\":31},\"sync\":{\"goal\":10,\"over_select\":1.0,"
 		"\"quorum\":10,\"deadline_s\":600,\"client_timeout_s\":300,\"late\":\"drop\","
-		"\"below_quorum\":\"extend\"},"
+		"\"below_quorum\":\"extend\",\"max_staleness\":5,\"staleness\":{\"fn\":\"poly\","
+		"\"alpha\":0.5,\"after\":0,\"offset\":0}},"
 		"\"encodings\":[\"dense\"],\"hierarchy\":{\"leaves\":0,\"levels\":\"auto\",\"fan_"
 		"in\":\"auto\",\"policy\":\"eager\",\"replan_ms\":100,\"alpha\":0.7},\"placement\":"
 		"{"
@@ -118,7 +119,9 @@ static void test_defaults(void **state)
 		"\"metric\":\"\","
 		"\"mode\":\"min\",\"rounds\":10,\"min_delta\":0}},\"client_config\":{},"
 		"\"async\":{\"buffer_k\":64,\"concurrency\":1000,"
-		"\"max_staleness\":20,\"staleness\":{\"fn\":\"poly\",\"alpha\":0.5,\"after\":0},"
+		"\"max_staleness\":20,\"staleness\":{\"fn\":\"poly\",\"alpha\":0.5,\"after\":0,"
+		"\"offset\":0,\"normaliser\":\"none\",\"average\":0},\"trigger\":\"count\","
+		"\"memory\":\"none\","
 		"\"flush_timeout_s\":120,\"client_timeout_s\":1800},"
 		"\"checkpoints\":{\"keep\":0,\"every\":0,\"best\":{\"metric\":\"\",\"mode\":"
 		"\"max\"}},"
@@ -197,8 +200,8 @@ static void test_refusals(void **state)
 	refused("{\"mode\":\"fast\"}", "/spec/mode", "must be one of");
 	refused("{\"mode\":\"async\",\"aggregation\":{\"input\":\"weights\"}}",
 		"/spec/aggregation/input", "must be delta");
-	refused("{\"aggregation\":{\"denominator\":\"count\"}}", "/spec/aggregation/denominator",
-		"weight_sum");
+	refused("{\"aggregation\":{\"denominator\":\"selected\"}}", "/spec/aggregation/denominator",
+		"not supported yet");
 	refused("{\"mode\":\"snyc\"}", "/spec/mode", "must be one of: sync");
 	refused("{\"mode\":1}", "/spec/mode", "must be a string");
 	refused("{\"async\":{\"buffer_k\":0}}", "/spec/async/buffer_k", "at least");

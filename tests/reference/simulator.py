@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An independent reference of the policies of docs/jobs.md: plain Python for the decisions, numpy float64 for the model.
+Written from the formulas; nothing of the service is used. Fed an arrival trace, event by event, it says what must have
+been decided (who counts, in which round, with which weight) and what the model is, with the bound of ADR 1.
+
+Times are milliseconds of whatever clock made the trace; only the clock trigger and `intervals` look at them.
+"""
+import math
+
+import numpy as np
+
+UNIT = 2.0 ** 20  # weights are whole multiples of 1/UNIT
+
+
+class Policy:
+    """The fields of a job spec that matter, with the service's defaults."""
+
+    def __init__(self, spec):
+        aggregation, y, s = spec.get("aggregation", {}), spec.get("async", {}), spec.get("sync", {})
+        self.asynchronous = spec.get("mode") == "async"
+        staleness = (y if self.asynchronous else s).get("staleness", {})
+        self.fn, self.alpha = staleness.get("fn", "poly"), staleness.get("alpha", 0.5)
+        self.after, self.offset = staleness.get("after", 0), staleness.get("offset", 0)
+        self.average = staleness.get("average", 0) if staleness.get("normaliser") == "average" else None
+        self.uniform = aggregation.get("weight_by") == "uniform"
+        self.denominator, self.population = aggregation.get("denominator", "weight_sum"), aggregation.get("population")
+        self.lr = aggregation.get("server_opt", {}).get("lr", 1.0)
+        if self.asynchronous:
+            self.goal, self.places = y["buffer_k"], y["concurrency"]
+            self.clock = y.get("trigger") == "clock"
+            self.dt = y.get("flush_timeout_s", 120) * 1000
+            self.most = y.get("max_staleness", 20)
+        else:
+            self.goal = s["goal"]
+            self.places = math.ceil(self.goal * s.get("over_select", 1.0) - 1e-9)
+            self.late, self.most, self.clock = s.get("late") == "next", s.get("max_staleness", 5), False
+
+    def discount(self, tau, held=0.0):
+        if self.fn == "intervals":
+            return float(min(max(1, math.ceil(held / self.dt)), self.most + 1))
+        t = tau + self.offset
+        if self.fn == "poly":
+            return math.pow(1 + t, -self.alpha)
+        if self.fn == "hinge":
+            return 1.0 if t <= self.after else 1.0 / (self.alpha * (t - self.after) + 1.0)
+        if self.fn == "inverse_sqrt":
+            return 1.0 / (1.0 + math.sqrt(t))
+        return 1.0
+
+    def weight(self, wish):
+        """The client's weight, in whole units."""
+        return int(UNIT) if self.uniform else round(wish * UNIT)
+
+    def counted(self, units, tau, held=0.0):
+        return max(1, math.floor(units * self.discount(tau, held) + 0.5))
+
+    def divisor(self, rows):
+        """rows: (units before the discount, units after it) of every update of a round."""
+        if self.denominator == "weight_sum":
+            return sum(after for _, after in rows) / UNIT
+        d = {"count": len(rows), "goal": self.goal, "one": 1, "population": self.population,
+             "weight_sum_raw": sum(before for before, _ in rows) / UNIT}[self.denominator]
+        if self.average is not None:
+            d *= self.discount(self.average)
+        return max(1, math.floor(d * UNIT + 0.5)) / UNIT
+
+
+class Round:
+    def __init__(self, number, base):
+        self.number, self.base, self.open = number, base, True
+        self.members, self.places = {}, {}  # client -> (vector, units before, units after); client -> ticket
+        self.rows = []
+
+    def add(self, client, row):
+        self.members[client] = row
+        self.rows.append(row)
+
+
+class Simulator:
+    def __init__(self, spec, model, bits):
+        self.p, self.bits = Policy(spec), bits
+        self.models, self.bounds = [model.astype(np.float64)], [np.zeros(len(model))]
+        self.rounds = [None, Round(1, 0)]
+        self.out, self.said, self.reported, self.waiting, self.at_once = {}, {}, {}, [], True
+
+    @property
+    def version(self):
+        return len(self.models) - 1
+
+    def publish(self, r):
+        """The next version, from a round that has ended."""
+        divisor = self.p.divisor([(before, after) for _, before, after in r.rows])
+        step = np.zeros_like(self.models[0])
+        for x, _, after in r.rows:
+            step += (after / UNIT) * x.astype(np.float64)
+        model = self.models[-1] + self.p.lr * step / divisor
+        rounding = self.p.lr * 2.0 ** -(self.bits + 1) * len(r.rows) / divisor
+        self.bounds.append(self.bounds[-1] + rounding + np.spacing(np.abs(model).astype(np.float32)) + 1e-300)
+        self.models.append(model)
+
+    def end(self, r):
+        """A round ends. A synchronous one is aggregated before the next begins; the next buffer is there at once."""
+        r.open = False
+        if self.p.asynchronous:
+            self.rounds.append(Round(r.number + 1, None))
+            self.waiting.append(r)
+            if self.at_once:
+                self.publish_next()
+        else:
+            self.publish(r)
+            self.rounds.append(Round(r.number + 1, self.version))
+
+    def publish_next(self):
+        self.publish(self.waiting.pop(0))
+
+    def checkin(self, client, now=0.0):
+        """('selected', round, base version) or ('wait', why)"""
+        r = self.rounds[-1]
+        if self.p.asynchronous:
+            if self.reported.get(client) == self.version and client not in self.out:
+                return "wait", "reported"
+            if client not in self.out and len(self.out) >= self.p.places:
+                return "wait", "full"
+            self.out[client] = (self.version, now)
+            for key in [k for k in self.said if k[0] == client]:
+                del self.said[key]  # a replay is known as one until the client comes again
+            return "selected", r.number, self.version
+        if client in r.members:
+            return "wait", "reported"
+        if client not in r.places and len(r.places) >= self.p.places:
+            return "wait", "full"
+        r.places[client] = True
+        return "selected", r.number, r.base
+
+    def commit(self, client, ticket, x, wish, now=0.0):
+        """ticket: (round, base). ('counted', round, units) | ('again', round, units) | ('refused', why)"""
+        key = (client, *ticket)
+        if key in self.said:
+            return ("again", *self.said[key])
+        answer = self.commit_async(client, ticket, x, wish, now) if self.p.asynchronous else \
+            self.commit_sync(client, ticket, x, wish)
+        if answer[0] == "counted":
+            self.said[key] = answer[1:]
+        return answer
+
+    def commit_async(self, client, ticket, x, wish, now):
+        base, since = self.out.get(client, (None, None))
+        if base != ticket[1]:
+            return "refused", "not-selected"
+        del self.out[client]
+        tau = self.version - base
+        if tau > self.p.most:
+            return "refused", "stale"
+        self.reported[client] = base
+        units, r = self.p.weight(wish), self.rounds[-1]
+        r.rows.append((x, units, self.p.counted(units, tau, now - since)))
+        answer = "counted", r.number, r.rows[-1][2]
+        if len(r.rows) == self.p.goal:
+            self.end(r)
+        return answer
+
+    def commit_sync(self, client, ticket, x, wish):
+        own, units = self.rounds[ticket[0]], self.p.weight(wish)
+        if client not in own.places:
+            return "refused", "not-selected"
+        if own.open:
+            r, after = own, units
+        elif not self.p.late:
+            return "refused", "round-closed"
+        else:
+            r = self.rounds[-1]
+            tau = r.base - own.base
+            if tau > self.p.most:
+                return "refused", "stale"
+            if client in r.places or client in r.members:
+                return "refused", "round-closed"
+            after = self.p.counted(units, tau)
+        r.add(client, (x, units, after))
+        answer = "counted", r.number, after
+        if len(r.rows) == self.p.goal:
+            self.end(r)
+        return answer
+
+    def close(self):
+        """An operator closes the open round, or the clock ends the buffer: with what is there. False: nothing is."""
+        r = self.rounds[-1]
+        if not r.rows:
+            return False
+        self.end(r)
+        return True
