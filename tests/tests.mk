@@ -47,3 +47,9 @@ load: all
 k8s-check: all
 	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/k8s/check.py $(B)
 .PHONY: k8s-check
+bench-idle: all
+	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/idle.py
+.PHONY: bench-idle
+bench-control: all $(B)/tests/bench/control/driver
+	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/control.py $(abspath $(B))/tests/bench/control/driver
+.PHONY: bench-control
