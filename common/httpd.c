@@ -385,7 +385,20 @@ static void on_tick(void *arg)
 	if (!httpd->freed) {
 		check_deaf(httpd);
 	}
+	if (!httpd->freed && httpd->stats.connections_open == 0 && httpd->refused_open == 0) {
+		trib_timer_stop(httpd->tick); /* nobody is there: no processor time at all */
+		httpd->ticking = false;
+	}
 	httpd_leave(httpd);
+}
+
+void httpd_tick_start(struct trib_httpd *httpd)
+{
+	if (!httpd->ticking) {
+		httpd->ticking = true;
+		httpd->tick_due_ms = trib_clock_ms() + HTTPD_TICK_MS;
+		trib_timer_every(httpd->tick, HTTPD_TICK_MS);
+	}
 }
 
 /* ---- making and freeing ---- */
@@ -438,8 +451,6 @@ int trib_httpd_new(struct trib_loop *loop, int listen_fd, const struct trib_http
 		(void)trib_httpd_free(httpd);
 		return rc;
 	}
-	httpd->tick_due_ms = trib_clock_ms() + HTTPD_TICK_MS;
-	trib_timer_every(httpd->tick, HTTPD_TICK_MS);
 	*ret_httpd = httpd;
 	return 0;
 }

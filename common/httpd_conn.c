@@ -748,6 +748,7 @@ int httpd_conn_new(struct trib_httpd *httpd, int fd, bool refused)
 		trib_free(conn);
 		return rc;
 	}
+	httpd_tick_start(httpd);
 	conn->refused = refused;
 	conn->state = refused ? HTTPD_LINGER : conn->tls ? HTTPD_HANDSHAKE : HTTPD_IDLE;
 	conn->class = HTTPD_CLASS_IDLE;

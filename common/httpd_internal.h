@@ -143,6 +143,7 @@ struct trib_httpd {
 	bool freed;     /* by a handler while depth > 0 */
 	unsigned depth; /* callbacks of ours on the stack */
 	uint64_t tick_due_ms;
+	bool ticking; /* while there are connections */
 	uint32_t refused_open;
 	uint64_t date_second;
 	char date[32];
@@ -155,6 +156,7 @@ struct trib_httpd {
 void httpd_enter(struct trib_httpd *httpd);
 void httpd_leave(struct trib_httpd *httpd); /* may free httpd */
 const char *httpd_date(struct trib_httpd *httpd);
+void httpd_tick_start(struct trib_httpd *httpd); /* there is a connection */
 
 /* httpd_conn.c */
 TRIB_MUST_CHECK int httpd_conn_new(struct trib_httpd *httpd, int fd /* owned on success */,

@@ -105,6 +105,7 @@ void gw_on_request(struct trib_exchange *x, const struct trib_http_request *requ
 	struct gw_path path;
 	struct trib_id id;
 
+	gw_worker_stir(worker);
 	if (gw_stopping(worker->gw)) {
 		gw_unavailable(worker, x, "shutting down");
 		return;

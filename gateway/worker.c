@@ -16,7 +16,8 @@
 #include "gateway/router.h"
 #include "gateway/upload.h"
 
-#define TICK_MS 100
+#define TICK_MS      100
+#define TICK_IDLE_MS 1000 /* while no client is connected */
 
 uint64_t gw_worker_jitter(struct gw_worker *worker, uint64_t low, uint64_t high)
 {
@@ -169,6 +170,19 @@ static void on_tick(void *arg)
 	gw_checkins_tick(worker);
 	gw_uploads_tick(worker);
 	gw_resume_tick(worker);
+	if (worker->lively && worker->httpd &&
+	    trib_httpd_stats(worker->httpd)->connections_open == 0) {
+		worker->lively = false;
+		trib_timer_every(worker->tick, TICK_IDLE_MS);
+	}
+}
+
+void gw_worker_stir(struct gw_worker *worker)
+{
+	if (!worker->lively) {
+		worker->lively = true;
+		trib_timer_every(worker->tick, TICK_MS);
+	}
 }
 
 /* ---- life ---- */
@@ -227,7 +241,7 @@ int gw_worker_new(struct gw *gw, uint32_t index, int listen_fd, struct gw_worker
 		(void)gw_worker_free(worker);
 		return rc;
 	}
-	trib_timer_every(worker->tick, TICK_MS);
+	gw_worker_stir(worker);
 	*ret_worker = worker;
 	return 0;
 }

@@ -58,6 +58,7 @@ struct gw_worker {
 	struct trib_httpd *httpd;
 	struct trib_redis *redis;
 	struct trib_timer *tick;
+	bool lively;                       /* the tick is the fast one */
 	struct trib_httpd_stats published; /* what the metrics have already */
 	uint64_t rng;
 	struct gw_header_cache headers;
@@ -80,6 +81,7 @@ struct gw_worker {
 
 TRIB_MUST_CHECK int gw_worker_new(struct gw *gw, uint32_t index, int listen_fd,
 				  struct gw_worker **ret_worker);
+void gw_worker_stir(struct gw_worker *worker); /* a request came: the tick is the fast one again */
 TRIB_MUST_CHECK int gw_worker_start(struct gw_worker *worker);
 /* After GW_NOTE_EXIT: waits for the thread, frees. */
 struct gw_worker *gw_worker_free(struct gw_worker *worker);

@@ -9,8 +9,8 @@
 #include "common/log.h"
 #include "orchestrator/orc_metrics.h"
 
-#define RENEW_MS  1000
-#define TTL_MS    3500 /* a standby leads so long after the leader's last sign, at the latest */
+#define RENEW_MS  1500
+#define TTL_MS    4000 /* a standby leads so long after the leader's last sign, at the latest */
 #define MARGIN_MS 500  /* the lease is trusted so much less long than Redis keeps it */
 
 struct orc_leader {

@@ -14,7 +14,9 @@
 
 #define BUCKETS        1024
 #define POLL_MS        250
-#define POLL_JOBS      32 /* looked at per poll, in turn */
+#define POLL_IDLE_MS   2000
+#define LIVELY_MS      3000 /* nothing has happened for so long: idle */
+#define POLL_JOBS      32   /* looked at per poll, in turn */
 #define WALK_PAGE      256
 #define WALK_EVERY     8 /* polls between pages when nothing hurries */
 #define EMPTY_FAILS    3 /* empty failed rounds in a row before a pause */
@@ -54,10 +56,21 @@ struct orc_rounds {
 	bool walk_hurry; /* the walk in progress is the first since orc_rounds_all */
 	bool walk_busy;
 	unsigned ticks;
+	bool lively;        /* the poll is the fast one */
+	uint64_t lively_ms; /* when something happened last */
 	bool freeing;
 };
 
 static void step(struct run *run);
+
+static void stir(struct orc_rounds *rounds)
+{
+	rounds->lively_ms = trib_clock_ms();
+	if (!rounds->lively) {
+		rounds->lively = true;
+		trib_timer_every(rounds->poll, POLL_MS);
+	}
+}
 
 /* ---- the table of live jobs ---- */
 
@@ -145,6 +158,7 @@ static void rest(struct run *run)
 /* A transition was done: see at once what follows from it. */
 static void onward(struct run *run)
 {
+	stir(run->rounds);
 	run->again = true;
 	rest(run);
 }
@@ -540,6 +554,11 @@ static void on_poll(void *arg)
 	if (!orc_leader_valid(rounds->leader)) {
 		return;
 	}
+	if (rounds->lively && !rounds->walk_hurry &&
+	    trib_clock_ms() - rounds->lively_ms > LIVELY_MS) {
+		rounds->lively = false;
+		trib_timer_every(rounds->poll, POLL_IDLE_MS);
+	}
 	if (rounds->walk_hurry || ++rounds->ticks % WALK_EVERY == 0) {
 		walk(rounds);
 	}
@@ -561,6 +580,7 @@ void orc_rounds_wake(struct orc_rounds *rounds, const char *job)
 	if (rounds->freeing || !orc_leader_valid(rounds->leader)) {
 		return;
 	}
+	stir(rounds);
 	run = find(rounds, job);
 	if (!run) {
 		run = add(rounds, job);
@@ -586,6 +606,7 @@ void orc_rounds_all(struct orc_rounds *rounds)
 	TAILQ_FOREACH(run, &rounds->turn, in_turn) {
 		step(run);
 	}
+	stir(rounds);
 	rounds->walk_offset = 0;
 	rounds->walk_hurry = true;
 	walk(rounds);
@@ -616,7 +637,7 @@ int orc_rounds_new(struct trib_loop *loop, struct orc_store *store, struct orc_l
 		trib_free(rounds);
 		return rc;
 	}
-	trib_timer_every(rounds->poll, POLL_MS);
+	stir(rounds);
 	*ret_rounds = rounds;
 	return 0;
 }

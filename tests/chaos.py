@@ -68,7 +68,10 @@ class Site(Node):
     def leader_pid(self, leads=True):
         if (self.leader() == "standby") == leads:
             return self.standby.process.pid
-        return self.pid("orchestrator")
+        pid = self.pid("orchestrator")
+        if pid <= 0:  # between two lives; kill(0) would be our own group
+            raise ProcessLookupError("orchestrator")
+        return pid
 
     def heal(self):
         """What a supervisor elsewhere would start again."""
@@ -170,7 +173,10 @@ def disturb(node, rng):
     for _ in range(rng.randint(1, 4)):
         time.sleep(rng.uniform(0, 0.4))
         if isinstance(node, Site) and rng.random() < 0.6:
-            what = control_fault(node, rng, redis_too)
+            try:
+                what = control_fault(node, rng, redis_too)
+            except ProcessLookupError:  # it was killed a moment ago
+                continue
             redis_too = redis_too and not what.startswith(("master", "replica"))  # one replica at a time (ADR 7)
         else:
             what = fault(node, rng)

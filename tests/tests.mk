@@ -67,3 +67,9 @@ traces: RUNS := $(if $(filter file,$(origin RUNS)),200,$(RUNS))
 traces: all
 	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin RUNS=$(RUNS) SEED=$(SEED) $(PYTHON) tests/reference/traces.py
 .PHONY: traces
+bench-idle: all
+	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/idle.py
+.PHONY: bench-idle
+bench-control: all $(B)/tests/bench/control/driver
+	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/control.py $(abspath $(B))/tests/bench/control/driver
+.PHONY: bench-control

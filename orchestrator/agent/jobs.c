@@ -17,7 +17,7 @@
 
 #define POLL_OPEN_MS   1000 /* a round is open, nothing waits here */
 #define POLL_BUSY_MS   250
-#define POLL_IDLE_MS   5000
+#define POLL_IDLE_MS   5000 /* none is, or nothing has happened in it for idle-ms */
 #define SLOTS_AUTO_MAX 1024u
 #define TOUCH_SLOTS    8u /* touched ahead of the first uploads */
 #define MISMATCH_MS    15000
@@ -527,6 +527,11 @@ static bool job_busy(const struct agent_job *job)
 	return !job->ready || job->pending_count || job->closing;
 }
 
+static bool asleep(const struct agent_job *job, uint64_t now)
+{
+	return now - job->busy_ms >= job->agent->options.idle_ms && job->phase < AGENT_FLUSHING;
+}
+
 /* Functions of a job nothing happens in exit; their partials go too unless a round needs them. */
 static void scale_to_zero(struct agent_job *job, uint64_t now)
 {
@@ -611,14 +616,14 @@ void agent_jobs_tick(struct agent *agent)
 			agent_job_lose(job, "counts of node and record differ");
 			continue;
 		}
-		period = job_busy(job)              ? POLL_BUSY_MS
-			 : job->phase != AGENT_IDLE ? POLL_OPEN_MS
-						    : POLL_IDLE_MS;
+		period = job_busy(job)                                   ? POLL_BUSY_MS
+			 : job->phase != AGENT_IDLE && !asleep(job, now) ? POLL_OPEN_MS
+									 : POLL_IDLE_MS;
 		if (now - job->synced_ms >= period) {
 			agent_job_sync(job);
 		}
 		if (job->ready) {
-			if (now - job->scanned_ms >= SCAN_MS) {
+			if (now - job->scanned_ms >= (asleep(job, now) ? POLL_IDLE_MS : SCAN_MS)) {
 				agent_slots_scan(job);
 			}
 			agent_peers_tick(job, now);

