@@ -15,6 +15,9 @@
 #define BODY_MAX        65536
 #define WAIT_MAX_S      60
 #define POLL_MS         3000 /* held check-ins ask by themselves too: a wake may get lost */
+#define POLL_MAX_MS     30000
+#define POLLS_PER_S     500 /* of a worker: the more are held, the less often each asks */
+#define PAUSED_MS       4000
 #define ASKS_PER_TURN   256
 #define EARLY_MS        150 /* the last ask and the answer fit into the wait */
 #define TICKET_SLACK_MS 60000
@@ -101,7 +104,8 @@ static void refuse(struct gw_checkin *c, enum trib_problem problem, const char *
 static void answer_wait(struct gw_checkin *c, const char *why)
 {
 	struct gw_worker *worker = c->worker;
-	uint64_t ms = strcmp(why, "paused") == 0 ? 4000 : 1000;
+	uint64_t away = gw_pace_tell(&worker->pace, trib_clock_ms());
+	uint64_t ms = strcmp(why, "paused") == 0 && away < PAUSED_MS ? PAUSED_MS : away;
 	struct trib_exchange *x;
 
 	ms = gw_worker_jitter(worker, ms / 2, ms + ms / 2);
@@ -119,6 +123,7 @@ static void wait(struct gw_checkin *c, const char *why)
 {
 	struct gw_worker *worker = c->worker;
 	uint64_t now = trib_clock_ms();
+	uint64_t poll;
 
 	if (!c->x) {
 		checkin_free(c);
@@ -133,7 +138,9 @@ static void wait(struct gw_checkin *c, const char *why)
 		ask(c); /* a wake came while the answer was under way: it may be out of date */
 		return;
 	}
-	c->ask_ms = now + gw_worker_jitter(worker, POLL_MS / 2, POLL_MS);
+	poll = (uint64_t)worker->waiter_count * 1000 / POLLS_PER_S;
+	poll = poll < POLL_MS ? POLL_MS : poll > POLL_MAX_MS ? POLL_MAX_MS : poll;
+	c->ask_ms = now + gw_worker_jitter(worker, poll / 2, poll);
 	c->held = true;
 	TAILQ_INSERT_TAIL(&worker->waiters, c, entry);
 	worker->waiter_count++;

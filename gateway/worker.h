@@ -9,10 +9,11 @@
 
 #include "gateway/gateway.h"
 #include "gateway/header_cache.h"
+#include "gateway/pace.h"
 
 #define GW_NOTES_MAX          256
 #define GW_SCRATCH_SIZE       (256u << 10)
-#define GW_WAITERS_MAX        8192 /* held check-ins */
+#define GW_WAITERS_MAX        65536 /* held check-ins */
 #define GW_ATTACH_WAITERS_MAX 1024
 #define GW_LOADS_MAX          256
 #define GW_AUDIT_UNKNOWN      10 /* records a second of callers nobody knows */
@@ -61,6 +62,7 @@ struct gw_worker {
 	bool lively;                       /* the tick is the fast one */
 	struct trib_httpd_stats published; /* what the metrics have already */
 	uint64_t rng;
+	struct gw_pace pace; /* of check-ins told to wait */
 	struct gw_header_cache headers;
 	struct gw_tokens *tokens;
 	uint64_t audit_second;

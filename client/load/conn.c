@@ -15,6 +15,7 @@
 #define READS_PER_TURN   16
 #define SOURCE_CLIENTS   20000u /* per source address: ephemeral ports are about 28000 */
 #define PACE_MS          50
+#define IDLE_NS          1000000000ull
 #define SEND_PER_TURN    (4u << 20)
 #define REPLY_MAX        (64u << 10)
 #define DISCARD_PER_READ (1u << 20)
@@ -45,7 +46,8 @@ struct load_conn {
 	uint64_t body_end;
 	uint64_t pace;
 	uint64_t deadline_ns;
-	char *in; /* an answer that came in pieces, owned */
+	uint64_t answered_ns; /* the last answer was complete then */
+	char *in;             /* an answer that came in pieces, owned */
 	uint32_t in_size;
 	struct load_reply_head reply;
 	uint64_t discard; /* body bytes to throw away */
@@ -102,7 +104,9 @@ static void lose(struct load_conn *conn, enum load_trouble trouble)
 {
 	struct load_worker *worker = conn->worker;
 	struct load_client *client = conn->client;
-	bool stale = conn->reused && !conn->heard && trouble == LOAD_TROUBLE_RESET;
+	/* A service closes what was idle for long; one that cuts a busy connection is at fault. */
+	bool stale = conn->reused && !conn->heard && trouble == LOAD_TROUBLE_RESET &&
+		     client->sent_ns - conn->answered_ns >= IDLE_NS;
 	bool under_way = conn->under_way;
 
 	client->ambiguous |= under_way && conn->payload && !conn->stops && all_sent(conn);
@@ -268,6 +272,7 @@ static void answered(struct load_conn *conn, const char *body, uint64_t size)
 
 	conn->under_way = false;
 	conn->discarding = false;
+	conn->answered_ns = trib_clock_ns();
 	load_timer_stop(client);
 	load_add(worker, LOAD_BYTES_DOWN, (int64_t)(conn->reply.head_size + size));
 	if (conn->reply.close || !all_sent(conn)) {

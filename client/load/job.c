@@ -79,6 +79,10 @@ static json_t *spec_of_options(const struct load_plan *plan, uint64_t tag)
 						    plan->over_select, "client_timeout_s", lease,
 						    "deadline_s", 86400.0));
 	}
+	if (plan->slots) {
+		(void)json_object_set_new(spec, "placement",
+					  json_pack("{s:I}", "slots", (json_int_t)plan->slots));
+	}
 	(void)snprintf(name, sizeof(name), "load-%llx", (unsigned long long)tag);
 	return json_pack("{s:s, s:s, s:{s:s}, s:o}", "apiVersion", "tributary/v1", "kind",
 			 "AggregationJob", "metadata", "name", name, "spec", spec);

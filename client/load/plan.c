@@ -42,6 +42,8 @@ static int parse(struct load_plan *plan, const struct cli_command *command, int 
 		NUMBER("bytes", bytes, 4, 1ull << 36, "model of one tensor of this size instead"),
 		TEXT("mode", mode, "sync|async", "of the job made"),
 		NUMBER("goal", goal, 1, 1000000, "updates per round or buffer of the job made"),
+		NUMBER("slots", slots, 0, 65536,
+		       "updates held at a time, of the job made; 0 = automatic"),
 		TEXT("over-select", over_select_text, "X", "of the job made (sync)"),
 		NUMBER("rounds", rounds, 0, 1000000, "end after so many; 0 = by time"),
 		NUMBER("updates", updates, 0, UINT64_MAX,

@@ -52,6 +52,7 @@ struct load_plan {
 	uint64_t rounds;
 	uint64_t updates;
 	uint64_t slow_factor;
+	uint64_t slots; /* 0: the service chooses */
 	uint64_t wait_s;
 	uint64_t conns_max; /* 0: as many as descriptors allow */
 	uint64_t seed;
