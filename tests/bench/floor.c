@@ -10,7 +10,8 @@
  *                                    {"published_ns":..}. Ends with its standard input.
  *   floor --pass ELEMENTS            one pass of the fold over one update in memory: JSON line
  *
- * CHUNK bytes are received at a time (default 1 MiB, the best of 64 KiB to 2 MiB, by one or two threads).
+ * CHUNK bytes are received at a time (default 1 MiB, the best of 64 KiB to 2 MiB, by one or two
+ * threads).
  */
 #include <arpa/inet.h>
 #include <errno.h>
