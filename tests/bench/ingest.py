@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Workloads over whole systems: rounds of all of them in turn, so that what is compared is not the machine's mood."""
+import contextlib
 import json
 import os
 import statistics
@@ -89,8 +90,10 @@ class Ingest:
             system.stop()
         except Exception as e:  # noqa: BLE001 - a baseline that breaks is a result, the others go on
             self.lost[system.name] = f"failed: {e!r}"[:300]
-            system.stop()
-            if system.name in ("floor",) or system.name.startswith("tributary"):
+            with contextlib.suppress(Exception):
+                system.stop()
+            if system.name == "floor" or system.name.startswith("tributary"):
+                self.stop()
                 raise
 
     def run(self):
@@ -103,15 +106,18 @@ class Ingest:
             if system.name not in self.lost:
                 self.attempt(system, lambda s=system: peaks.__setitem__(s.name, peak(s)))
         lines = self.lines(peaks)
-        for system in self.crew:
-            if system.name not in self.lost:
-                system.stop()
+        self.stop()
         for line in lines:
             self.emit(line)
         for name, why in self.lost.items():
             self.emit({"system": name, "name": self.name, "update_mb": self.mb(), "updates": self.work.updates,
                        "skipped": why})
         return lines
+
+    def stop(self):
+        for system in self.crew:
+            if system.name not in self.lost:
+                system.stop()
 
     def mb(self):
         return round(self.work.mb, 4)
