@@ -70,7 +70,7 @@ def test_open_loop_on_an_asynchronous_job(node, tmp_path):
     honest(r)
     assert r["counting"]["model"]["checked"]
     assert r["job"]["mode"] == "async" and r["plan"]["arrivals"] == "poisson"
-    assert 40 <= r["totals"]["arrivals"] <= 220
+    assert 1 <= r["totals"]["arrivals"] <= 60 * 1.6 * r["seconds"] + 40  # 60 a second, however slow this machine is
     assert r["latency"]["visit"]["count"] == r["totals"]["visits"] == r["totals"]["receipts"]
 
 
