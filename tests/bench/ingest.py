@@ -95,6 +95,9 @@ class Ingest:
             if system.name == "floor" or system.name.startswith("tributary"):
                 self.stop()
                 raise
+        except BaseException:  # Ctrl-C: nothing stays behind
+            self.stop()
+            raise
 
     def run(self):
         for n in range(self.repeat):

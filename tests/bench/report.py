@@ -51,7 +51,7 @@ def verdicts(lines):
     """[(target, value, met)] for everything the lines can judge."""
     out = []
     ingest = {(x["update_mb"], x["updates"], x["system"]): x for x in lines if x["name"] == "ingest" and "seconds" in x}
-    passes = {x["update_mb"]: x["value"] for x in lines if x["name"] == "pass"}
+    passes = {x["update_mb"]: x["spread"][0] for x in lines if x["name"] == "pass"}  # the quietest: the memory's
     for (mb, n, system), x in ingest.items():
         if not system.startswith("tributary") or mb < 44 or "throughput_to_floor" not in x:
             continue

@@ -8,6 +8,7 @@
 Only the way up is measured: clients are sent no model, and their update is serialised once, before the clock starts.
 What Flower has of last bytes is when FedAvg gets the round's results, so `last_byte_ns` is that.
 """
+import ctypes
 import json
 import multiprocessing
 import os
@@ -80,6 +81,7 @@ class Client(flwr.client.Client):
 
 
 def client(address, elements, waiting, go):
+    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG: goes when the bench ends its parent
     with open(os.devnull, "w") as quiet:
         os.dup2(quiet.fileno(), 2)
     flwr.client.start_client(server_address=address, client=Client(elements, waiting, go), max_wait_time=30)
