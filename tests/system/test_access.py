@@ -107,6 +107,10 @@ class World:
 
     def good(self, *args, **more):
         status, _, answer = self.call(*args, **more)
+        end = time.monotonic() + 30
+        while status == 503 and answer.get("code") == "not-leader" and time.monotonic() < end:  # nothing was done
+            time.sleep(answer["retry_after"])
+            status, _, answer = self.call(*args, **more)
         assert 200 <= status < 300, (args, status, answer)
         return answer
 
