@@ -826,7 +826,7 @@ def test_openapi_lists_every_route(api):
               ("get", j + "/tokens"), ("post", j + "/tokens"), ("delete", j + "/tokens/{token}"),
                   ("get", "/v1/audit"),
                   ("put", j + "/models/{version}"), ("get", j + "/updates/{update}"),
-              ("put", j + "/updates/{update}")}
+              ("put", j + "/updates/{update}"), *((m, j + "/uploads/{update}") for m in ("head", "patch", "delete"))}
     assert listed == wanted
     text = answer.body.decode()
     for name in {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}:

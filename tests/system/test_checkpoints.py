@@ -179,10 +179,10 @@ def test_records_of_old_rounds_are_bounded(node):
     key = f"trib:{{{job.id}}}:"
     until("third round", lambda: job.get()["status"]["round"] == 3)
     # as if 5000 rounds had passed
+    node.redis("HSET", key + "r:905", "state", "published")
     node.redis("HSET", key + "job", "round", 5000, "pubround", 5000)
     node.redis("RENAME", key + "r:3", key + "r:5000")
     node.redis("HSET", key + "r:5000", "state", "published")
-    node.redis("HSET", key + "r:905", "state", "published")
     until("opened", lambda: node.redis("EXISTS", key + "r:5001") == "1", 30)
     assert node.redis("EXISTS", key + "r:905") == "0"
     assert request(node.api, "GET", f"/v1/jobs/{job.id}/rounds/905")[0] == 404
