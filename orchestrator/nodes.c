@@ -11,7 +11,8 @@
 #include "orchestrator/store_keys.h"
 
 #define LOOK_MS 500
-#define PAGE    64 /* jobs of one call */
+#define CALM_MS 2000 /* while nobody is silent */
+#define PAGE    64   /* jobs of one call */
 
 struct silent {
 	char node[64];
@@ -157,6 +158,7 @@ static void on_look(void *arg)
 	struct orc_nodes *nodes = arg;
 	const char *words[] = { "FCALL", "trib_nodes_silent", "1", ORC_KEY_NODES };
 
+	trib_timer_after(nodes->timer, nodes->count || nodes->losing[0] ? LOOK_MS : CALM_MS);
 	if (!orc_leader_valid(nodes->leader) || !orc_store_connected(nodes->store)) {
 		nodes->count = 0;
 		nodes->losing[0] = '\0';
@@ -187,7 +189,7 @@ int orc_nodes_new(struct trib_loop *loop, struct orc_store *store, struct orc_le
 		trib_free(nodes);
 		return rc;
 	}
-	trib_timer_every(nodes->timer, LOOK_MS);
+	trib_timer_after(nodes->timer, LOOK_MS);
 	*ret_nodes = nodes;
 	return 0;
 }

@@ -131,10 +131,21 @@ bool agent_pool_knows(const struct agent *agent, int pid)
 	return false;
 }
 
-static uint32_t wanted(const struct agent *agent)
+/* Something has happened in one of the jobs lately: idle jobs cost no process, not even a spare. */
+static bool any_awake(const struct agent *agent, uint64_t now_ms)
+{
+	for (uint32_t i = 0; i < AGENT_JOBS_MAX && agent->job_count > 0; i++) {
+		if (agent->jobs[i] && now_ms - agent->jobs[i]->busy_ms < agent->options.idle_ms) {
+			return true;
+		}
+	}
+	return false;
+}
+
+static uint32_t wanted(const struct agent *agent, uint64_t now_ms)
 {
 	double demand = agent->pool.demand + agent->pool.starts;
-	uint32_t count = agent->job_count > 0;
+	uint32_t count = any_awake(agent, now_ms);
 
 	while (count < agent->options.spares && count < demand) {
 		count++;
@@ -153,7 +164,7 @@ void agent_pool_tick(struct agent *agent, uint64_t now_ms)
 		pool->starts = 0;
 		pool->period_ms = now_ms;
 	}
-	want = wanted(agent);
+	want = wanted(agent, now_ms);
 	while (there(pool) < want && ask(agent) == 0) {
 	}
 	for (uint32_t i = 0; i < AGENT_SPARES_MAX && there(pool) > want; i++) {
