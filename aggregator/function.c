@@ -372,7 +372,7 @@ static void on_flush(struct function *f, const struct trib_descriptor *d)
 	out.gen = d->round;
 	out.weight = totals.weight;
 	out.updates = (uint32_t)totals.updates;
-	out.bytes = f->job.elements *
+	out.bytes = f->job.own.elements *
 		    (f->job.accumulate == TRIB_ACCUMULATE_F32 ? sizeof(float) : sizeof(int64_t));
 	send_to(f, &out);
 }
@@ -385,8 +385,9 @@ static void on_model(struct function *f, const struct trib_descriptor *d)
 		.scale_bits = f->job.scale_bits,
 		.divisor = f->job.divisor,
 		.lr = f->job.lr,
-		.base = f->job.input_weights ? NULL : f->job.base,
-		.out = f->job.out,
+		.base = f->job.input_weights || !f->job.base ? NULL
+							     : f->job.base + f->job.own.first,
+		.out = f->job.out ? f->job.out + f->job.own.first : NULL,
 	};
 	struct trib_descriptor echo = *d;
 

@@ -283,7 +283,8 @@ const struct trib_partial *agg_job_child(const struct agg_job *job, uint32_t ind
 		const struct trib_partial *child = &job->children[i];
 
 		if (child->index == index) {
-			return child->elements == job->elements &&
+			return child->elements == job->own.elements &&
+					       child->first == job->own.first &&
 					       child->accumulate == job->accumulate
 				       ? child
 				       : NULL;
@@ -303,11 +304,12 @@ const float *agg_job_update(const struct agg_job *job, uint32_t slot, uint32_t g
 	if (view.state != TRIB_SLOT_CLAIMED || view.gen != gen) {
 		return NULL;
 	}
-	return (const float *)(const void *)trib_segment_slot(&job->segment, slot);
+	return (const float *)(const void *)trib_segment_slot(&job->segment, slot) + job->own.first;
 }
 
 bool agg_job_ready(const struct agg_job *job)
 {
-	return job->known && job->has_own && job->own.elements == job->elements &&
+	return job->known && job->has_own && job->own.first <= job->elements &&
+	       job->own.elements <= job->elements - job->own.first &&
 	       job->own.accumulate == job->accumulate;
 }

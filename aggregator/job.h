@@ -47,11 +47,11 @@ void agg_job_fini(struct agg_job *job);
 TRIB_MUST_CHECK int agg_job_message(struct agg_job *job, const struct trib_fn_message *message,
 				    const int *fds, uint32_t count);
 
-/* The child's partial, of this job's shape, or NULL. */
+/* The child's partial, of this job's shape and our own range, or NULL. */
 const struct trib_partial *agg_job_child(const struct agg_job *job, uint32_t index);
-/* The payload of a committed slot of this generation, or NULL. */
+/* The payload of a committed slot of this generation from our range's first element on, or NULL. */
 const float *agg_job_update(const struct agg_job *job, uint32_t slot, uint32_t gen);
-/* Own partial has come and has this job's shape. */
+/* Own partial has come and sums this job's vector or a part of it. */
 bool agg_job_ready(const struct agg_job *job);
 
 #endif

@@ -234,15 +234,16 @@ static json_t *schemas(void)
 					    "force", "type", "boolean"));
 	(void)json_object_set_new(
 		all, "TreeNode",
-		plain_schema(
-			"node:s at_ms:i round:i phase:s policy:s levels:i leaves:i middles:i "
-			"fan_in:i credit:i q:n waiting:i fold_us:n merge_us:n hop_us:n why:s"));
+		plain_schema("node:s at_ms:i round:i phase:s policy:s levels:i leaves:i middles:i "
+			     "fan_in:i credit:i q:n waiting:i fold_us:n merge_us:n hop_us:n why:s "
+			     "shards:i shards_why:s"));
 	(void)json_object_set_new(
 		json_object_get(json_object_get(all, "TreeNode"), "properties"), "functions",
 		json_pack("{s:s, s:o}", "type", "array", "items",
 			  plain_schema("index:i role:s parent:i state:s pid:i outstanding:i "
 				       "updates:i messages:i bytes:i queue_us:i folded:i passes:i "
-				       "fold_us:i merged:i merge_us:i cpu_us:i crashes:i")));
+				       "fold_us:i merged:i merge_us:i cpu_us:i crashes:i "
+				       "shard:i first:i elements:i")));
 	(void)json_object_set_new(all, "Tree",
 				  json_pack("{s:s, s:{s:{s:s}, s:{s:s, s:o}}}", "type", "object",
 					    "properties", "job", "type", "string", "nodes", "type",

@@ -36,6 +36,28 @@ uint64_t trib_partial_size(uint64_t elements, enum trib_accumulate accumulate)
 			     TRIB_PARTIAL_HEADER_SIZE);
 }
 
+uint64_t trib_partial_range(uint64_t elements, uint32_t lane, uint32_t lanes, uint64_t *ret_first)
+{
+	uint64_t chunks = (elements + TRIB_PARTIAL_CHUNK - 1) / TRIB_PARTIAL_CHUNK;
+	uint64_t from = chunks * lane / lanes * TRIB_PARTIAL_CHUNK;
+	uint64_t to = chunks * (lane + 1) / lanes * TRIB_PARTIAL_CHUNK;
+
+	*ret_first = from;
+	return (to < elements ? to : elements) - (from < elements ? from : elements);
+}
+
+void trib_partial_place(struct trib_partial *partial, uint64_t first, uint32_t lane, uint32_t lanes)
+{
+	struct trib_partial_header *h = trib_partial_header(partial);
+
+	h->first = first;
+	h->lane = lane;
+	h->lanes = lanes;
+	partial->first = first;
+	partial->lane = lane;
+	partial->lanes = lanes;
+}
+
 static int map(struct trib_partial *partial)
 {
 	int protection = PROT_READ | (partial->writable ? PROT_WRITE : 0);
@@ -81,6 +103,7 @@ int trib_partial_create(const char *job, const char *boot, uint32_t job_index, u
 		.elements = elements,
 		.accumulate = accumulate,
 		.index = index,
+		.lanes = 1,
 	};
 	int rc;
 
@@ -119,13 +142,17 @@ static int header_check(struct trib_partial *partial)
 	memcpy(&h, partial->memory, sizeof(h));
 	if (h.magic != TRIB_PARTIAL_MAGIC || h.version != TRIB_PARTIAL_VERSION ||
 	    h.chunk != TRIB_PARTIAL_CHUNK || h.elements == 0 || h.elements > ELEMENTS_MAX ||
-	    h.accumulate > TRIB_ACCUMULATE_F32 ||
+	    h.accumulate > TRIB_ACCUMULATE_F32 || h.first > ELEMENTS_MAX ||
+	    h.lane >= (h.lanes ? h.lanes : 1) ||
 	    partial->size != trib_partial_size(h.elements, (enum trib_accumulate)h.accumulate)) {
 		return -EBADMSG;
 	}
 	partial->elements = h.elements;
 	partial->accumulate = (enum trib_accumulate)h.accumulate;
 	partial->index = h.index;
+	partial->first = h.first;
+	partial->lane = h.lane;
+	partial->lanes = h.lanes ? h.lanes : 1;
 	return 0;
 }
 
@@ -314,6 +341,28 @@ void trib_partial_fill(struct trib_partial *partial, uint32_t round,
 	h->totals[0] = totals;
 	h->totals[1] = totals;
 	put(h->state, TRIB_PARTIAL_SEALED);
+}
+
+void trib_partial_join(struct trib_partial *whole, const struct trib_partial *lane)
+{
+	struct trib_partial_header *h = trib_partial_header(whole);
+	uint64_t unit = element_size(whole->accumulate);
+
+	TRIB_ASSERT(lane->accumulate == whole->accumulate && lane->first <= whole->elements &&
+		    lane->elements <= whole->elements - lane->first);
+	if (lane->lane == 0) {
+		uint32_t index = h->index;
+
+		memcpy(h, lane->memory, sizeof(*h));
+		h->index = index;
+		h->elements = whole->elements;
+		h->first = 0;
+		h->lane = 0;
+		h->lanes = 1;
+		h->owner_pid = 0;
+	}
+	memcpy((uint8_t *)trib_partial_accumulator(whole) + lane->first * unit,
+	       trib_partial_accumulator(lane), lane->elements * unit);
 }
 
 void trib_partial_renumber(struct trib_partial *partial, uint32_t index)

@@ -107,6 +107,10 @@ struct trib_partial_header {
 	char origin_boot[32]; /* of that node's memory */
 	uint32_t part;        /* which of that node's sums of the round */
 	uint32_t scale_bits;
+	/* which part of the vector it sums: elements [first, first + elements) */
+	uint64_t first;
+	uint32_t lane;  /* that part's number */
+	uint32_t lanes; /* of so many; 0 = 1 */
 };
 _Static_assert(sizeof(struct trib_partial_header) <= TRIB_PARTIAL_HEADER_SIZE, "header page");
 
@@ -118,13 +122,23 @@ struct trib_partial {
 	uint64_t elements; /* validated copies */
 	enum trib_accumulate accumulate;
 	uint32_t index;
+	uint64_t first; /* of the vector */
+	uint32_t lane;
+	uint32_t lanes; /* >= 1 */
 };
 
+/* Elements [*ret_first, + result) of lane `lane` of `lanes`: whole chunks. 0: more lanes than
+ * chunks.
+ */
+uint64_t trib_partial_range(uint64_t elements, uint32_t lane, uint32_t lanes, uint64_t *ret_first);
 uint64_t trib_partial_size(uint64_t elements, enum trib_accumulate accumulate);
 TRIB_MUST_CHECK int trib_partial_create(const char *job, const char *boot, uint32_t job_index,
 					uint32_t index, uint64_t elements,
 					enum trib_accumulate accumulate,
 					struct trib_partial *ret_partial);
+/* It sums a part of a vector only. Before anybody else knows of it. */
+void trib_partial_place(struct trib_partial *partial, uint64_t first, uint32_t lane,
+			uint32_t lanes);
 /* fd is taken, also on failure. Header and size validated. */
 TRIB_MUST_CHECK int trib_partial_attach(int fd, bool writable, struct trib_partial *ret_partial);
 void trib_partial_fini(struct trib_partial *partial);
@@ -149,6 +163,9 @@ void trib_partial_unseal(struct trib_partial *partial);
 /* Makes a partial whose accumulator was filled from outside SEALED, with these totals. */
 void trib_partial_fill(struct trib_partial *partial, uint32_t round,
 		       struct trib_partial_totals totals);
+/* Copies a lane's sums into a whole one of the same job and round that nobody else knows of; lane
+ * 0's journal comes along. Nobody writes either. */
+void trib_partial_join(struct trib_partial *whole, const struct trib_partial *lane);
 /* Another number within the job. */
 void trib_partial_renumber(struct trib_partial *partial, uint32_t index);
 /* Describes an op of count items; -EBUSY if one is active, -EPERM when sealed. */

@@ -73,3 +73,6 @@ bench-idle: all
 bench-control: all $(B)/tests/bench/control/driver
 	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/control.py $(abspath $(B))/tests/bench/control/driver
 .PHONY: bench-control
+bench-policies: all
+	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/policies.py
+.PHONY: bench-policies

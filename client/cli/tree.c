@@ -78,6 +78,11 @@ static void print_node(json_t *node)
 		trib_json_integer(node, "levels", 0), trib_json_integer(node, "leaves", 0),
 		trib_json_integer(node, "credit", 0), trib_json_integer(node, "waiting", 0));
 	(void)printf("  why: %s\n", trib_json_text(node, "why", "?"));
+	if (trib_json_integer(node, "shards", 1) > 1) {
+		(void)printf("  %lld shards of the coordinates: %s\n",
+			     trib_json_integer(node, "shards", 1),
+			     trib_json_text(node, "shards_why", "?"));
+	}
 	print_children(trib_json_at(node, "functions"), 0, "", 0);
 }
 

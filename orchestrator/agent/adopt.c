@@ -92,6 +92,13 @@ int agent_keep_partial(struct agent_fn *fn)
 	return rc;
 }
 
+int agent_keep_whole(struct agent_job *job, const struct trib_partial *whole)
+{
+	struct agent_fn as = { .job = job, .index = AGENT_TOP, .partial = *whole };
+
+	return agent_keep_partial(&as);
+}
+
 void agent_unkeep(struct agent *agent, const char *format, ...)
 {
 	char name[TRIB_KEEPER_NAME];
@@ -178,7 +185,30 @@ static void adopt_segment(struct agent *agent, int *fds, uint32_t count)
 	}
 }
 
-static void adopt_partial(struct agent *agent, int *fds, uint32_t count)
+/* Its range is the one it must have; the first one says how many lanes there are. */
+static bool fits(struct agent_job *job, const struct trib_partial *partial)
+{
+	uint64_t elements = job->segment.header.payload_size / sizeof(float);
+	uint64_t first;
+	bool any = false;
+
+	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
+		any |= job->fns[i].has_partial;
+	}
+	if (partial->lanes > AGENT_LANES_MAX || (any && partial->lanes != job->lanes) ||
+	    (partial->index - AGENT_TOP) % partial->lanes != partial->lane ||
+	    trib_partial_range(elements, partial->lane, partial->lanes, &first) !=
+		    partial->elements ||
+	    first != partial->first) {
+		return false;
+	}
+	job->lanes = partial->lanes;
+	return true;
+}
+
+/* A whole function 1 is taken before all others: beside lanes, it has their sums already
+ * (agent_tree_join), and they are refused. */
+static void adopt_partial(struct agent *agent, int *fds, uint32_t count, bool whole)
 {
 	struct trib_partial partial;
 	const struct trib_partial_header *h;
@@ -193,6 +223,10 @@ static void adopt_partial(struct agent *agent, int *fds, uint32_t count)
 	if (trib_partial_attach(fds[0], true, &partial)) {
 		return;
 	}
+	if ((partial.index == AGENT_TOP && partial.lanes == 1) != whole) {
+		trib_partial_fini(&partial);
+		return; /* of the other pass */
+	}
 	h = trib_partial_header(&partial);
 	memcpy(id, h->job, sizeof(id));
 	id[sizeof(id) - 1] = '\0';
@@ -200,7 +234,7 @@ static void adopt_partial(struct agent *agent, int *fds, uint32_t count)
 	if (!job || partial.index == 0 || partial.index >= AGENT_FUNCTIONS_MAX ||
 	    job->fns[partial.index].has_partial || h->job_index != job->index ||
 	    strncmp(h->boot, job->segment.header.boot, TRIB_BOOT_SIZE) != 0 ||
-	    partial.elements * sizeof(float) != job->segment.header.payload_size) {
+	    !fits(job, &partial)) {
 		log_warn("adopt", "event=partial-refused job=%s", id);
 		trib_partial_fini(&partial);
 		return;
@@ -221,6 +255,7 @@ static void adopt_partial(struct agent *agent, int *fds, uint32_t count)
 struct pass {
 	struct agent *agent;
 	char kind;
+	bool whole;
 };
 
 static void on_entry(const char *name, int *fds, uint32_t count, void *arg)
@@ -236,23 +271,24 @@ static void on_entry(const char *name, int *fds, uint32_t count, void *arg)
 	} else if (pass->kind != 'p') {
 		close_all(fds, count);
 	} else {
-		adopt_partial(pass->agent, fds, count);
+		adopt_partial(pass->agent, fds, count, pass->whole);
 	}
 }
 
 void agent_adopt(struct agent *agent)
 {
-	struct pass segments = { agent, 's' };
-	struct pass partials = { agent, 'p' };
-	struct pass exports = { agent, 'x' };
-	struct pass imports = { agent, 'i' };
+	struct pass segments = { agent, 's', false };
+	struct pass wholes = { agent, 'p', true };
+	struct pass partials = { agent, 'p', false };
+	struct pass exports = { agent, 'x', false };
+	struct pass imports = { agent, 'i', false };
 	int fd = agent_keeper(agent);
 
 	if (fd < 0) {
 		log_warn("adopt", "event=no-keeper rc=%d detail=\"sums die with the agent\"", fd);
 		return;
 	}
-	if (trib_keeper_list(fd, on_entry, &segments) ||
+	if (trib_keeper_list(fd, on_entry, &segments) || trib_keeper_list(fd, on_entry, &wholes) ||
 	    trib_keeper_list(fd, on_entry, &partials) || trib_keeper_list(fd, on_entry, &exports) ||
 	    trib_keeper_list(fd, on_entry, &imports)) {
 		log_err("adopt", "event=keeper-list-failed");

@@ -69,7 +69,9 @@ enum agent_note_where {
 
 struct agent_note {      /* what we believe of a slot */
 	uint8_t where;   /* enum agent_note_where */
-	uint8_t fn;      /* OUT: whom we gave it to */
+	uint8_t fn;      /* OUT: the first function of the group that has it */
+	uint8_t held;    /* PENDING: that group must have it again; 0 = any */
+	uint16_t left;   /* OUT: lanes that have not folded it, a bit each */
 	bool committing; /* READY slot of a dead gateway, commit under way */
 	uint32_t gen;
 };
@@ -104,7 +106,12 @@ struct agent_job {
 	uint32_t scale_bits;
 	uint32_t input;
 	double lr;
-	/* the tree (tree.c) */
+	/* the tree (tree.c). Functions come in groups of `lanes`: group g (1 = the top's) has the
+	 * indices agent_group_base(g) + lane, each for a range of coordinates. */
+	uint32_t lanes;
+	char lanes_why[AGENT_WHY_SIZE];
+	bool joined;         /* other nodes took part in a round */
+	uint16_t model_left; /* FINALISING: lanes whose root has not answered */
 	struct agent_plan_wish wish;
 	struct agent_plan plan;
 	struct agent_plan_tree tree; /* of the closing round */
@@ -188,7 +195,8 @@ struct agent_options {
 	uint64_t credit;
 	uint64_t leaves_max;
 	uint64_t idle_ms;
-	uint64_t spares; /* functions kept ready, at most */
+	uint64_t function_bytes; /* of sums, per function, before a vector is split */
+	uint64_t spares;         /* functions kept ready, at most */
 	const char *cgroup;
 	uint64_t lease_ms; /* of this node's record: silent for longer, it is lost */
 	const char *peer_ca;
@@ -341,12 +349,44 @@ void agent_cgroup_start(struct agent *agent);
 void agent_cgroup_enter(const struct agent_fn *fn);
 void agent_cgroup_leave(const struct agent_fn *fn);
 
+static inline uint32_t agent_group_of(const struct agent_job *job, uint32_t index)
+{
+	return AGENT_TOP + (index - AGENT_TOP) / job->lanes;
+}
+
+static inline uint32_t agent_lane_of(const struct agent_job *job, uint32_t index)
+{
+	return (index - AGENT_TOP) % job->lanes;
+}
+
+static inline uint32_t agent_group_base(const struct agent_job *job, uint32_t group)
+{
+	return AGENT_TOP + (group - AGENT_TOP) * job->lanes;
+}
+
+/* One of the roots. */
+static inline bool agent_is_top(const struct agent_job *job, uint32_t index)
+{
+	return index < AGENT_TOP + job->lanes;
+}
+
+struct agent_root { /* a root of this node's tree: what another node would be sent */
+	struct agent_fn *fn;
+	uint64_t first; /* elements [first, first + elements) */
+	uint64_t elements;
+};
+/* All of them, in order; they cover the vector. How many. */
+uint32_t agent_tree_roots(struct agent_job *job, struct agent_root out[AGENT_LANES_MAX]);
+
 /* tree.c: what the planner says (plan.h), and what it is told */
 void agent_tree_plan(struct agent_job *job, uint64_t now_ms);
 /* Plans when it is due or the queue has outgrown the plan. */
 void agent_tree_look(struct agent_job *job);
 bool agent_tree_hold(struct agent_job *job);
-void agent_tree_begin(struct agent_job *job);   /* a round */
+void agent_tree_begin(struct agent_job *job); /* a round */
+void agent_tree_shape(struct agent_job *job); /* of a round that begins: how many lanes */
+/* Makes one of all lanes. -EAGAIN: done. */
+TRIB_MUST_CHECK int agent_tree_join(struct agent_job *job);
 void agent_tree_closing(struct agent_job *job); /* it closes; repeatable */
 void agent_tree_assign(struct agent_job *job);  /* who hands over to whom */
 void agent_tree_arrived(struct agent_job *job, uint32_t slot);
@@ -428,6 +468,8 @@ int agent_keeper(struct agent *agent); /* connected fd or -errno */
 TRIB_MUST_CHECK int agent_keep(struct agent *agent, const char *name, int fd); /* 0 without one */
 void agent_keep_segment(struct agent_job *job);
 TRIB_MUST_CHECK int agent_keep_partial(struct agent_fn *fn);
+/* In place of function 1's. */
+TRIB_MUST_CHECK int agent_keep_whole(struct agent_job *job, const struct trib_partial *whole);
 void agent_unkeep(struct agent *agent, const char *format, ...) TRIB_PRINTF(2, 3);
 
 /* admin.c */

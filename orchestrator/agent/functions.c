@@ -292,16 +292,20 @@ static int control(struct agent_fn *fn, struct trib_fn_message *message, const i
 static int ensure_partial(struct agent_fn *fn)
 {
 	struct agent_job *job = fn->job;
+	uint32_t lane = agent_lane_of(job, fn->index);
+	uint64_t first;
+	uint64_t elements = trib_partial_range(job->elements, lane, job->lanes, &first);
 	int rc;
 
 	if (fn->has_partial) {
 		return 0;
 	}
-	rc = trib_partial_create(job->id, job->segment.header.boot, job->index, fn->index,
-				 job->elements, job->accumulate, &fn->partial);
+	rc = trib_partial_create(job->id, job->segment.header.boot, job->index, fn->index, elements,
+				 job->accumulate, &fn->partial);
 	if (rc) {
 		return rc;
 	}
+	trib_partial_place(&fn->partial, first, lane, job->lanes);
 	fn->has_partial = true;
 	fn->reset_round = 0;
 	job->agent->arena_used += fn->partial.size;
@@ -578,21 +582,16 @@ static int ensure_out(struct agent_job *job)
 	return 0;
 }
 
-int agent_fn_equip_top(struct agent_job *job, bool with_model)
+static int give_model(struct agent_fn *top)
 {
-	struct agent_fn *top = &job->fns[AGENT_TOP];
+	struct agent_job *job = top->job;
 	struct trib_fn_message base = { .kind = TRIB_FN_BASE,
 					.version = job->base,
 					.divisor = job->divisor };
 	struct trib_fn_message out = { .kind = TRIB_FN_OUT };
 	int fd;
-	int rc = agent_fn_equip(top);
+	int rc = ensure_out(job);
 
-	rc = rc ? rc : agent_peers_equip(job);
-	if (rc || !with_model || top->has_base) {
-		return rc;
-	}
-	rc = ensure_out(job);
 	if (rc) {
 		return rc;
 	}
@@ -606,6 +605,24 @@ int agent_fn_equip_top(struct agent_job *job, bool with_model)
 		rc = control(top, &out, &job->out_fd, 1);
 	}
 	top->has_base = rc == 0;
+	return rc;
+}
+
+int agent_fn_equip_top(struct agent_job *job, bool with_model)
+{
+	int rc = 0;
+
+	for (uint32_t lane = 0; lane < job->lanes && !rc; lane++) {
+		struct agent_fn *top = &job->fns[AGENT_TOP + lane];
+
+		rc = agent_fn_equip(top);
+		if (!rc && job->lanes == 1) {
+			rc = agent_peers_equip(job);
+		}
+		if (!rc && with_model && !top->has_base) {
+			rc = give_model(top);
+		}
+	}
 	return rc;
 }
 

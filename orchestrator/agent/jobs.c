@@ -46,6 +46,7 @@ static struct agent_job *job_new(struct agent *agent, const char *id, uint32_t i
 	job->agent = agent;
 	job->index = index;
 	job->hub_fd = -1;
+	job->lanes = 1;
 	job->out_fd = -1;
 	job->segment.data_fd = -1;
 	job->segment.ctl_fd = -1;
@@ -162,6 +163,7 @@ static void read_wish(const json_t *spec, struct agent_plan_wish *wish)
 	wish->levels = (uint32_t)trib_json_integer(spec, "hierarchy.levels", 0);
 	wish->leaves = (uint32_t)trib_json_integer(spec, "hierarchy.leaves", 0);
 	wish->fan_in = (uint32_t)trib_json_integer(spec, "hierarchy.fan_in", 0);
+	wish->shards = (uint32_t)trib_json_integer(spec, "hierarchy.shards", 0);
 	wish->replan_ms = (uint32_t)trib_json_integer(spec, "hierarchy.replan_ms", 100);
 	wish->alpha = trib_json_number(spec, "hierarchy.alpha", 0.7);
 	wish->policy = strcmp(policy, "lazy") == 0           ? AGENT_LAZY

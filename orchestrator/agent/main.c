@@ -109,6 +109,8 @@ static int parse(struct agent_options *o, int argc, char **argv)
 		  "functions per job when the plan is automatic" },
 		{ "idle-ms", TRIB_OPTION_NUMBER, &o->idle_ms, 100, 86400000, "N",
 		  "idle time before functions exit" },
+		{ "function-bytes", TRIB_OPTION_NUMBER, &o->function_bytes, 1u << 20, 1ull << 44,
+		  "N", "sums one function should hold, at most; larger models are split" },
 		{ "spares", TRIB_OPTION_NUMBER, &o->spares, 0, AGENT_SPARES_MAX, "N",
 		  "functions kept ready for any job, at most" },
 		{ "cgroup", TRIB_OPTION_TEXT, &o->cgroup, 0, 0, "PATH",
@@ -147,6 +149,7 @@ static int parse(struct agent_options *o, int argc, char **argv)
 			(uint64_t)(sysconf(_SC_NPROCESSORS_ONLN) > 0 ? sysconf(_SC_NPROCESSORS_ONLN)
 								     : 1),
 		.idle_ms = 10000,
+		.function_bytes = 4ull << 30,
 		.spares = 4,
 		.cgroup = "",
 		.lease_ms = 10000,

@@ -183,6 +183,12 @@ static bool top_has_sum(const struct agent_job *job)
 	       trib_partial_totals(&top->partial).updates > 0;
 }
 
+bool agent_peers_alone(const struct agent_job *job)
+{
+	return is_top(job) && job->expected == job->peers.updates &&
+	       job->weight_expected == job->peers.weight && agent_peers_held(job).updates == 0;
+}
+
 /* What this node holds must go through function 1 before it can go anywhere. */
 static bool must_merge(const struct agent_job *job)
 {
@@ -317,13 +323,15 @@ static void read_moves(struct agent_job *job, const char *text)
 /* The round was closed and goes on: what is sealed must take more. */
 static void reopen(struct agent_job *job)
 {
-	struct agent_fn *top = &job->fns[AGENT_TOP];
-
 	log_info("peers", "event=round-goes-on job=%s round=%u", job->id, job->round);
-	if (top->has_partial && trib_partial_header(&top->partial)->round == job->round &&
-	    trib_partial_state(&top->partial) == TRIB_PARTIAL_SEALED) {
-		agent_fn_stop(top);
-		trib_partial_unseal(&top->partial);
+	for (uint32_t i = AGENT_TOP; agent_is_top(job, i); i++) {
+		struct agent_fn *top = &job->fns[i];
+
+		if (top->has_partial && trib_partial_header(&top->partial)->round == job->round &&
+		    trib_partial_state(&top->partial) == TRIB_PARTIAL_SEALED) {
+			agent_fn_stop(top);
+			trib_partial_unseal(&top->partial);
+		}
 	}
 	job->phase = AGENT_COLLECTING;
 	job->report_sent = false;

@@ -72,6 +72,8 @@ TRIB_MUST_CHECK bool agent_peers_alive(struct agent_job *job, const struct trib_
 void agent_peers_synced(struct agent_job *job, const struct trib_value *sync);
 /* All leaves are in the top. True: this node gathers and has all of the round: finalise. */
 TRIB_MUST_CHECK bool agent_peers_gather(struct agent_job *job);
+/* This node has all of the round, and is the one that finalises it. */
+bool agent_peers_alone(const struct agent_job *job);
 /* Function 1 could not merge that child. */
 void agent_peers_nacked(struct agent_job *job, uint32_t index);
 void agent_peers_tick(struct agent_job *job, uint64_t now_ms);

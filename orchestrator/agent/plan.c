@@ -4,11 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#define PASS       8u  /* inputs of one fused pass: TRIB_FOLD_MAX */
-#define OVERHEAD   4.0 /* a leaf's own work is at least so many times its hand-over */
-#define CREDIT_MIN 2u
-#define RESERVE    4u /* a quarter of the slots is kept free for arrivals */
-#define SLACK      1.1
+#define PASS          8u  /* inputs of one fused pass: TRIB_FOLD_MAX */
+#define OVERHEAD      4.0 /* a leaf's own work is at least so many times its hand-over */
+#define CREDIT_MIN    2u
+#define RESERVE       4u /* a quarter of the slots is kept free for arrivals */
+#define SLACK         1.1
+#define BURST_FOLD_US 1000 /* below, an update is not worth splitting */
 
 /* Rounded up, within bounds. */
 static uint32_t clamp(double value, uint32_t least, uint32_t most)
@@ -44,9 +45,20 @@ static uint32_t fan_in_of(const struct agent_plan_state *s)
 		     2, AGENT_FAN_IN_MAX);
 }
 
+static uint32_t lanes_of(const struct agent_plan_state *s)
+{
+	return s->lanes ? s->lanes : 1;
+}
+
+/* Groups are numbered AGENT_TOP.. up to before this. */
+static uint32_t groups_end(const struct agent_plan_state *s)
+{
+	return AGENT_TOP + (AGENT_FUNCTIONS_MAX - AGENT_TOP) / lanes_of(s);
+}
+
 static uint32_t leaves_of(const struct agent_plan_state *s, const struct agent_plan *p)
 {
-	uint32_t most = AGENT_FUNCTIONS_MAX - 2;
+	uint32_t most = groups_end(s) - AGENT_TOP - 1;
 	uint32_t least = s->wish.levels == AGENT_LEVELS_MAX ? 2 : 1;
 
 	if (s->wish.levels == 1) {
@@ -55,7 +67,7 @@ static uint32_t leaves_of(const struct agent_plan_state *s, const struct agent_p
 	if (s->wish.leaves) {
 		return clamp(s->wish.leaves, 1, most);
 	}
-	most = clamp(s->leaves_max, 1, most);
+	most = clamp(s->leaves_max / lanes_of(s), 1, most);
 	return clamp(p->q / p->fan_in, least, most > least ? most : least);
 }
 
@@ -124,7 +136,7 @@ static void choose_workers(const struct agent_plan_state *s, struct agent_plan *
 		left--;
 	}
 	for (int turn = 0; turn < 3; turn++) {
-		for (uint32_t i = first; i < AGENT_FUNCTIONS_MAX && left; i++) {
+		for (uint32_t i = first; i < groups_end(s) && left; i++) {
 			const struct agent_plan_fn *fn = &s->fns[i];
 			bool fits = turn == 0 ? fn->live : turn == 1 ? fn->holds : true;
 
@@ -161,6 +173,48 @@ static void explain(const struct agent_plan_state *s, struct agent_plan *p)
 		"%u %s, %s: Q %.1f, I %u (fold %.0f us, merge %.0f us, hop %.0f us), credit %u",
 		p->leaves, p->leaves == 1 ? "leaf" : "leaves", how, p->q, p->fan_in, s->fold_us,
 		s->merge_us, s->hop_us, p->credit);
+}
+
+/* Milliseconds for what waits: leaves that hand over, or lanes that do not have to. */
+static double by_clients_ms(const struct agent_plan_state *s, uint32_t hands)
+{
+	double merge = s->merge_us > 0 ? s->merge_us : 2 * s->fold_us;
+
+	return (s->q * s->fold_us / hands + hands * merge + s->hop_us) / 1000;
+}
+
+static double by_coordinates_ms(const struct agent_plan_state *s, uint32_t hands)
+{
+	return (s->q * s->fold_us / hands + s->q * s->hop_us / PASS + s->hop_us) / 1000;
+}
+
+uint32_t agent_plan_lanes(const struct agent_plan_state *s, char why[AGENT_WHY_SIZE])
+{
+	uint32_t most = clamp(s->chunks, 1, AGENT_LANES_MAX);
+	uint32_t now = clamp(lanes_of(s), 1, most);
+	uint32_t hands = clamp(s->cores, 1, most);
+	uint32_t need = s->function_bytes
+				? clamp((double)s->sum_bytes / (double)s->function_bytes, 1, most)
+				: 1;
+
+	if (s->wish.shards) {
+		(void)snprintf(why, AGENT_WHY_SIZE, "as asked");
+		return clamp(s->wish.shards, 1, most);
+	}
+	if (need > now) {
+		(void)snprintf(why, AGENT_WHY_SIZE, "a function should hold %llu MiB at most",
+			       (unsigned long long)(s->function_bytes >> 20));
+		return need;
+	}
+	if (hands > now && s->wish.leaves <= 1 && s->wish.levels == 0 && s->q >= 2 &&
+	    s->fold_us >= BURST_FOLD_US && by_coordinates_ms(s, hands) < by_clients_ms(s, hands)) {
+		(void)snprintf(why, AGENT_WHY_SIZE,
+			       "a burst of %.0f: %.0f ms by coordinates, %.0f ms by clients", s->q,
+			       by_coordinates_ms(s, hands), by_clients_ms(s, hands));
+		return hands;
+	}
+	(void)snprintf(why, AGENT_WHY_SIZE, now > 1 ? "as before" : "one function holds all");
+	return now;
 }
 
 void agent_plan_make(const struct agent_plan_state *s, struct agent_plan *p)

@@ -20,6 +20,7 @@
 #define AGENT_FAN_IN        8u /* before the first measurement */
 #define AGENT_FAN_IN_MAX    64u
 #define AGENT_LEVELS_MAX    3u
+#define AGENT_LANES_MAX     16u
 #define AGENT_WHY_SIZE      160
 
 enum agent_policy {
@@ -46,6 +47,7 @@ struct agent_plan_wish { /* the spec's `hierarchy`; 0 = the planner's choice */
 	uint32_t levels;
 	uint32_t leaves;
 	uint32_t fan_in;
+	uint32_t shards;
 	enum agent_policy policy;
 	uint32_t replan_ms;
 	double alpha; /* weight of the newest sample in Q, (0, 1] */
@@ -82,6 +84,11 @@ struct agent_plan_state {
 	uint32_t leaves_max; /* when the plan is automatic */
 	uint32_t credit_max;
 	uint64_t idle_limit_ms;
+	/* the shape: functions come in groups, one of each lane (a range of coordinates) */
+	uint32_t lanes;  /* as they are; 0 = 1 */
+	uint32_t chunks; /* pieces a vector can be cut into */
+	uint64_t sum_bytes;
+	uint64_t function_bytes; /* of sums that one function should hold; 0 = any */
 	struct agent_plan_fn fns[AGENT_FUNCTIONS_MAX];
 };
 
@@ -105,6 +112,10 @@ struct agent_plan_tree {
 	uint32_t children[AGENT_FUNCTIONS_MAX]; /* how many hand over to it */
 };
 
+/* How many lanes a round should begin with: as asked; as many as it takes for a function to hold
+ * its range; or one for each core, if a burst ends sooner when split by coordinates than by
+ * clients. Never fewer than there are. Indices of `fns` and of plans are groups, not functions. */
+uint32_t agent_plan_lanes(const struct agent_plan_state *state, char why[AGENT_WHY_SIZE]);
 void agent_plan_make(const struct agent_plan_state *state, struct agent_plan *ret_plan);
 /* Shall updates wait (lazy, just-in-time)? */
 bool agent_plan_hold(const struct agent_plan_state *state);

@@ -31,11 +31,11 @@ bool agent_round_merged(const struct agent_job *job, uint32_t index)
 	       trib_partial_folded(&top->partial, TRIB_ITEM_PARTIAL | index, job->round);
 }
 
-struct trib_partial_totals agent_round_folded(const struct agent_job *job)
+static struct trib_partial_totals folded_in_lane(const struct agent_job *job, uint32_t lane)
 {
-	struct trib_partial_totals sum = agent_peers_held(job);
+	struct trib_partial_totals sum = { 0, 0 };
 
-	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
+	for (uint32_t i = AGENT_TOP + lane; i <= job->fn_high; i += job->lanes) {
 		struct trib_partial_totals t;
 
 		if (!agent_tree_holds(job, i) || agent_tree_merged(job, i)) {
@@ -46,6 +46,25 @@ struct trib_partial_totals agent_round_folded(const struct agent_job *job)
 		sum.weight += t.weight;
 	}
 	return sum;
+}
+
+/* What every lane has. */
+struct trib_partial_totals agent_round_folded(const struct agent_job *job)
+{
+	struct trib_partial_totals least = folded_in_lane(job, 0);
+	struct trib_partial_totals elsewhere = agent_peers_held(job);
+
+	for (uint32_t lane = 1; lane < job->lanes; lane++) {
+		struct trib_partial_totals t = folded_in_lane(job, lane);
+
+		if (t.updates < least.updates ||
+		    (t.updates == least.updates && t.weight < least.weight)) {
+			least = t;
+		}
+	}
+	least.updates += elsewhere.updates;
+	least.weight += elsewhere.weight;
+	return least;
 }
 
 /* ---- what Redis says ---- */
@@ -60,6 +79,7 @@ static void round_begin(struct agent_job *job, uint32_t round, uint32_t base)
 	job->base = base;
 	job->phase = AGENT_COLLECTING;
 	agent_tree_begin(job);
+	agent_tree_shape(job);
 	job->closing = false;
 	job->mismatch_ms = 0;
 	job->busy_ms = trib_clock_ms();
@@ -124,40 +144,54 @@ void agent_round_synced(struct agent_job *job, const struct trib_value *sync)
 
 /* ---- handing out ---- */
 
-static bool can_take(const struct agent_job *job, uint32_t index)
+static bool can_take(const struct agent_job *job, uint32_t group)
 {
-	const struct agent_fn *fn = &job->fns[index];
+	uint32_t base = agent_group_base(job, group);
 
-	if (!job->plan.takes[index] || fn->flushed) {
+	if (!job->plan.takes[group]) {
 		return false;
 	}
-	if (agent_tree_holds(job, index) &&
-	    trib_partial_state(&fn->partial) == TRIB_PARTIAL_SEALED) {
-		return false;
+	for (uint32_t i = base; i < base + job->lanes; i++) {
+		const struct agent_fn *fn = &job->fns[i];
+
+		if (fn->flushed || fn->outstanding >= job->plan.credit ||
+		    (agent_tree_holds(job, i) &&
+		     trib_partial_state(&fn->partial) == TRIB_PARTIAL_SEALED)) {
+			return false;
+		}
 	}
-	return fn->outstanding < job->plan.credit;
+	return true;
 }
 
-/* The function with the least in hand; ties go round. 0: nobody can take more now. */
+static uint32_t in_hand(const struct agent_job *job, uint32_t group)
+{
+	uint32_t base = agent_group_base(job, group);
+	uint32_t most = 0;
+
+	for (uint32_t i = base; i < base + job->lanes; i++) {
+		most = job->fns[i].outstanding > most ? job->fns[i].outstanding : most;
+	}
+	return most;
+}
+
+/* The group with the least in hand; ties go round. Its first function; 0: nobody can take more now.
+ */
 static uint32_t choose(struct agent_job *job)
 {
-	uint32_t span = AGENT_FUNCTIONS_MAX - AGENT_TOP;
+	uint32_t span = (AGENT_FUNCTIONS_MAX - AGENT_TOP) / job->lanes;
 	uint32_t best = 0;
 
 	for (uint32_t k = 0; k < span; k++) {
-		uint32_t i = AGENT_TOP + (job->turn + k) % span;
+		uint32_t g = AGENT_TOP + (job->turn + k) % span;
 
-		if (!can_take(job, i)) {
-			continue;
-		}
-		if (best == 0 || job->fns[i].outstanding < job->fns[best].outstanding) {
-			best = i;
+		if (can_take(job, g) && (best == 0 || in_hand(job, g) < in_hand(job, best))) {
+			best = g;
 		}
 	}
 	if (best) {
 		job->turn = best; /* the one after it comes first */
 	}
-	return best;
+	return best ? agent_group_base(job, best) : 0;
 }
 
 static int make_ready(struct agent_job *job, uint32_t index)
@@ -204,34 +238,71 @@ static bool more_follow(const struct agent_job *job, const struct agent_fn *fn)
 	return job->pending_count > job->plan.leaves && fn->outstanding + 1 < job->plan.credit;
 }
 
-static int hand_out(struct agent_job *job, uint32_t index, uint32_t slot)
+static void forget_out(struct agent_job *job, struct agent_note *note, uint32_t base)
 {
-	struct agent_fn *fn = &job->fns[index];
+	for (uint32_t lane = 0; lane < job->lanes; lane++) {
+		if (note->left >> lane & 1) {
+			job->fns[base + lane].outstanding--;
+		}
+	}
+	note->left = 0;
+}
+
+/* Back into the queue; lanes that have it in hand may fold it yet, so the group gets it again. */
+static void take_back(struct agent_job *job, uint32_t slot)
+{
+	struct agent_note *note = &job->notes[slot];
+
+	forget_out(job, note, note->fn);
+	note->where = AGENT_NOTE_NONE;
+	agent_slot_requeue(job, slot);
+}
+
+/* To every lane of the group that has not folded it. Nothing or all: what was sent to some is
+ * forgotten if it cannot be sent to the others, and the group keeps its claim. */
+static int hand_out(struct agent_job *job, uint32_t base, uint32_t slot)
+{
+	struct agent_note *note = &job->notes[slot];
 	const struct trib_slot_record *record = trib_segment_record(&job->segment, slot);
 	struct trib_descriptor update = {
 		.kind = TRIB_DESC_UPDATE,
 		.round = job->round,
 		.base = job->base,
 		.slot = slot,
-		.gen = job->notes[slot].gen,
+		.gen = note->gen,
 		.weight = record->counted,
 		.bytes = job->payload,
 		.updates = 1,
-		.tag = more_follow(job, fn),
+		.tag = more_follow(job, &job->fns[base]),
 		.sent_us = record->ready_us,
 	};
-	int rc = make_ready(job, index);
+	uint64_t now = trib_clock_ms();
+	int rc = 0;
 
-	if (!rc) {
+	for (uint32_t lane = 0; lane < job->lanes && !rc; lane++) {
+		rc = make_ready(job, base + lane);
+	}
+	note->left = 0;
+	for (uint32_t lane = 0; lane < job->lanes && !rc; lane++) {
+		struct agent_fn *fn = &job->fns[base + lane];
+
+		if (job->lanes > 1 && trib_partial_folded(&fn->partial, slot, note->gen)) {
+			continue;
+		}
 		rc = agent_fn_send(fn, &update);
+		if (!rc) {
+			note->left |= (uint16_t)(1u << lane);
+			note->held = job->lanes > 1 ? (uint8_t)base : 0;
+			fn->outstanding++;
+			fn->worked_ms = now;
+		}
 	}
 	if (rc) {
+		forget_out(job, note, base);
 		return rc;
 	}
-	job->notes[slot].where = AGENT_NOTE_OUT;
-	job->notes[slot].fn = (uint8_t)index;
-	fn->outstanding++;
-	fn->worked_ms = trib_clock_ms();
+	note->where = AGENT_NOTE_OUT;
+	note->fn = (uint8_t)base;
 	return 0;
 }
 
@@ -275,9 +346,15 @@ void agent_round_dispatch(struct agent_job *job)
 				agent_slot_free(job, slot);
 				continue;
 			}
+			index = index ? index : job->notes[slot].held;
 			index = index ? index : choose(job);
 			if (index == 0 || hand_out(job, index, slot)) {
 				return;
+			}
+			if (!job->notes[slot].left) { /* the last lane was done meanwhile */
+				take_head(job);
+				agent_slot_free(job, slot);
+				continue;
 			}
 		}
 		take_head(job);
@@ -299,29 +376,47 @@ void agent_round_dispatch(struct agent_job *job)
 
 /* ---- what functions say ---- */
 
+/* The lane's bit if this function has the slot in hand, else 0. */
+static uint32_t lane_bit(const struct agent_job *job, const struct agent_note *note,
+			 const struct trib_descriptor *d)
+{
+	uint32_t lane = d->source - note->fn;
+
+	if (note->where != AGENT_NOTE_OUT || note->gen != d->gen || d->source < note->fn ||
+	    lane >= job->lanes) {
+		return 0;
+	}
+	return note->left & 1u << lane;
+}
+
 static void update_acked(struct agent_job *job, const struct trib_descriptor *d)
 {
 	struct agent_note *note;
 	struct agent_fn *fn;
+	uint32_t bit;
 
 	if (d->slot >= job->segment.header.slot_count) {
 		agent_count(AGENT_M_BAD, 1);
 		return;
 	}
 	note = &job->notes[d->slot];
-	if (note->where != AGENT_NOTE_OUT || note->gen != d->gen || note->fn != d->source) {
+	bit = lane_bit(job, note, d);
+	if (!bit) {
 		return; /* an echo of something settled otherwise */
 	}
-	fn = &job->fns[note->fn];
+	fn = &job->fns[d->source];
 	if (!fn->has_partial || !trib_partial_folded(&fn->partial, d->slot, d->gen)) {
 		agent_count(AGENT_M_BAD, 1);
 		return;
 	}
 	fn->outstanding--;
-	agent_slot_free(job, d->slot);
+	note->left &= (uint16_t)~bit;
+	if (!note->left) {
+		agent_slot_free(job, d->slot);
+	}
 }
 
-static void model_acked(struct agent_job *job)
+static void model_acked(struct agent_job *job, uint32_t root)
 {
 	struct agent_write write = {
 		.job_index = job->index,
@@ -332,6 +427,10 @@ static void model_acked(struct agent_job *job)
 
 	if (job->phase != AGENT_FINALISING) {
 		return;
+	}
+	job->model_left &= (uint16_t) ~(1u << agent_lane_of(job, root));
+	if (job->model_left) {
+		return; /* other ranges are still to come */
 	}
 	memcpy(write.job, job->id, sizeof(write.job));
 	write.out_fd = fcntl(job->out_fd, F_DUPFD_CLOEXEC, 3);
@@ -357,7 +456,7 @@ static bool slot_still_ours(const struct agent_job *job, uint32_t slot, uint32_t
 /* Those that hand over to `parent` are told to do so once more. */
 static void send_again(struct agent_job *job, uint32_t parent)
 {
-	for (uint32_t i = AGENT_TOP + 1; i <= job->fn_high; i++) {
+	for (uint32_t i = AGENT_TOP + job->lanes; i <= job->fn_high; i++) {
 		if (agent_tree_parent(job, i) == parent) {
 			job->fns[i].flushed = false;
 			job->fns[parent].children_known[i] = false;
@@ -373,19 +472,21 @@ static void nacked(struct agent_job *job, const struct trib_descriptor *d)
 	if (d->flags == TRIB_DESC_UPDATE && d->slot < job->segment.header.slot_count) {
 		struct agent_note *note = &job->notes[d->slot];
 
-		if (note->where != AGENT_NOTE_OUT || note->gen != d->gen || note->fn != d->source) {
+		if (!lane_bit(job, note, d)) {
 			return;
 		}
-		job->fns[note->fn].outstanding--;
-		job->fns[note->fn].reset_round = 0;
-		note->where = AGENT_NOTE_NONE;
+		job->fns[d->source].reset_round = 0;
 		if (trib_segment_record(&job->segment, d->slot)->counted_round < job->round) {
+			forget_out(job, note, note->fn);
 			agent_slot_free(job, d->slot);
 		} else if (slot_still_ours(job, d->slot, d->gen)) {
-			agent_slot_requeue(job, d->slot);
+			take_back(job, d->slot);
+		} else {
+			forget_out(job, note, note->fn);
+			note->where = AGENT_NOTE_NONE;
 		}
 	} else if (d->flags == TRIB_DESC_MODEL && job->phase == AGENT_FINALISING) {
-		job->fns[AGENT_TOP].has_base = false;
+		job->fns[d->source].has_base = false;
 		job->phase = AGENT_FLUSHING;
 	} else if (d->flags == TRIB_DESC_PARTIAL && d->slot >= AGENT_INDEX_EXPORT) {
 		agent_peers_nacked(job, d->slot);
@@ -414,9 +515,9 @@ void agent_round_ack(struct agent_job *job, const struct trib_descriptor *d)
 		update_acked(job, d);
 	} else if (d->flags == TRIB_DESC_RESET) {
 		agent_tree_answered(&job->fns[d->source]);
-	} else if (d->flags == TRIB_DESC_MODEL && d->source == AGENT_TOP &&
+	} else if (d->flags == TRIB_DESC_MODEL && agent_is_top(job, d->source) &&
 		   d->round == job->round) {
-		model_acked(job);
+		model_acked(job, d->source);
 	}
 }
 
@@ -456,7 +557,7 @@ static bool flush_leaves(struct agent_job *job)
 {
 	bool all = true;
 
-	for (uint32_t i = AGENT_TOP + 1; i <= job->fn_high; i++) {
+	for (uint32_t i = AGENT_TOP + job->lanes; i <= job->fn_high; i++) {
 		struct agent_fn *fn = &job->fns[i];
 		struct agent_fn *parent = &job->fns[agent_tree_parent(job, i)];
 		struct trib_descriptor flush = { .kind = TRIB_DESC_FLUSH,
@@ -484,9 +585,15 @@ static void finalise(struct agent_job *job)
 					 .base = job->base,
 					 .sent_us = trib_descriptor_now_us() };
 
-	if (agent_fn_equip_top(job, true) || agent_fn_send(&job->fns[AGENT_TOP], &model)) {
+	if (agent_fn_equip_top(job, true)) {
 		return;
 	}
+	for (uint32_t lane = 0; lane < job->lanes; lane++) {
+		if (agent_fn_send(&job->fns[AGENT_TOP + lane], &model)) {
+			return; /* all of them once more, later */
+		}
+	}
+	job->model_left = (uint16_t)((1u << job->lanes) - 1);
 	job->phase = AGENT_FINALISING;
 	log_debug("rounds", "event=finalising job=%s round=%u", job->id, job->round);
 }
@@ -606,10 +713,13 @@ void agent_round_advance(struct agent_job *job)
 	}
 	if (job->phase == AGENT_FLUSHING) {
 		/* An explicit tree's top may not have begun. */
-		if (make_ready(job, AGENT_TOP)) {
-			return;
+		for (uint32_t lane = 0; lane < job->lanes; lane++) {
+			if (make_ready(job, AGENT_TOP + lane)) {
+				return;
+			}
 		}
 		if (agent_fn_equip_top(job, false) || !flush_leaves(job) ||
+		    (job->lanes > 1 && !agent_peers_alone(job) && agent_tree_join(job)) ||
 		    !agent_peers_gather(job)) {
 			return;
 		}
@@ -659,14 +769,19 @@ void agent_round_fn_died(struct agent_fn *fn)
 	for (uint32_t i = 0; i < job->segment.header.slot_count; i++) {
 		struct agent_note *note = &job->notes[i];
 
-		if (note->where != AGENT_NOTE_OUT || note->fn != fn->index) {
+		if (note->where != AGENT_NOTE_OUT || fn->index < note->fn ||
+		    fn->index >= note->fn + job->lanes ||
+		    !(note->left >> (fn->index - note->fn) & 1)) {
 			continue;
 		}
-		if (fn->has_partial && trib_partial_folded(&fn->partial, i, note->gen)) {
+		if (!fn->has_partial || !trib_partial_folded(&fn->partial, i, note->gen)) {
+			take_back(job, i);
+			continue;
+		}
+		fn->outstanding--;
+		note->left &= (uint16_t) ~(1u << (fn->index - note->fn));
+		if (!note->left) {
 			agent_slot_free(job, i);
-		} else {
-			note->where = AGENT_NOTE_NONE;
-			agent_slot_requeue(job, i);
 		}
 	}
 	fn->outstanding = 0;

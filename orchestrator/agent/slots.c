@@ -10,22 +10,52 @@
 #include "common/id.h"
 #include "common/log.h"
 
+static bool op_names(const struct agent_fn *fn, uint32_t slot, uint32_t gen)
+{
+	const struct trib_partial_header *h;
+
+	if (!fn->has_partial || !trib_partial_op_active(&fn->partial)) {
+		return false;
+	}
+	h = trib_partial_header(&fn->partial);
+	for (uint32_t k = 0; k < h->op_count && k < TRIB_FOLD_MAX; k++) {
+		if (h->op[k].slot == slot && h->op[k].gen == gen) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* How many lanes of the group that begins at `base` have folded it. */
+static uint32_t lanes_folded(const struct agent_job *job, uint32_t base, uint32_t slot,
+			     uint32_t gen)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = base; i < base + job->lanes; i++) {
+		count += job->fns[i].has_partial &&
+			 trib_partial_folded(&job->fns[i].partial, slot, gen);
+	}
+	return count;
+}
+
 /* A fold that was cut short and names this slot is finished by that function's successor and by
- * nobody else: 0 when there is none. Read before agent_slot_folded: an op that ends in between
+ * nobody else; the same goes for a group of which some lanes have folded it. The group's first
+ * function, 0 when there is none. Read before agent_slot_folded: an op that ends in between
  * shows there. */
 uint32_t agent_slot_holder(const struct agent_job *job, uint32_t slot, uint32_t gen)
 {
-	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
-		const struct trib_partial_header *h;
+	for (uint32_t base = AGENT_TOP; base <= job->fn_high; base += job->lanes) {
+		uint32_t folded;
 
-		if (!job->fns[i].has_partial || !trib_partial_op_active(&job->fns[i].partial)) {
-			continue;
-		}
-		h = trib_partial_header(&job->fns[i].partial);
-		for (uint32_t k = 0; k < h->op_count && k < TRIB_FOLD_MAX; k++) {
-			if (h->op[k].slot == slot && h->op[k].gen == gen) {
-				return i;
+		for (uint32_t i = base; i < base + job->lanes; i++) {
+			if (op_names(&job->fns[i], slot, gen)) {
+				return base;
 			}
+		}
+		folded = job->lanes > 1 ? lanes_folded(job, base, slot, gen) : 0;
+		if (folded > 0 && folded < job->lanes) {
+			return base;
 		}
 	}
 	return 0;
@@ -33,9 +63,8 @@ uint32_t agent_slot_holder(const struct agent_job *job, uint32_t slot, uint32_t 
 
 bool agent_slot_folded(const struct agent_job *job, uint32_t slot, uint32_t gen)
 {
-	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
-		if (job->fns[i].has_partial &&
-		    trib_partial_folded(&job->fns[i].partial, slot, gen)) {
+	for (uint32_t base = AGENT_TOP; base <= job->fn_high; base += job->lanes) {
+		if (lanes_folded(job, base, slot, gen) == job->lanes) {
 			return true;
 		}
 	}
@@ -82,6 +111,7 @@ void agent_slot_claimed(struct agent_job *job, uint32_t slot, uint32_t gen)
 		return;
 	}
 	job->notes[slot].gen = gen;
+	job->notes[slot].held = 0;
 	job->notes[slot].committing = false;
 	if (agent_slot_folded(job, slot, gen)) {
 		agent_slot_free(job, slot);
@@ -105,6 +135,8 @@ void agent_slot_free(struct agent_job *job, uint32_t slot)
 	uint32_t gen = note->gen;
 
 	note->where = AGENT_NOTE_NONE;
+	note->held = 0;
+	note->left = 0;
 	note->committing = false;
 	if (trib_slot_move(record, TRIB_SLOT_CLAIMED, gen, TRIB_SLOT_FREE)) {
 		agent_links_freed(job->agent, job, slot, gen + 1);

@@ -5,6 +5,8 @@
  */
 #include "orchestrator/agent/agent.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/clock.h"
@@ -40,13 +42,15 @@ bool agent_tree_merged(const struct agent_job *job, uint32_t index)
 
 uint32_t agent_tree_parent(const struct agent_job *job, uint32_t index)
 {
-	return job->tree.parent[index] ? job->tree.parent[index] : AGENT_TOP;
+	uint32_t above = job->tree.parent[agent_group_of(job, index)];
+
+	return agent_group_base(job, above ? above : AGENT_TOP) + agent_lane_of(job, index);
 }
 
 bool agent_tree_waits(const struct agent_job *job, uint32_t index)
 {
-	for (uint32_t i = AGENT_TOP + 1; i <= job->fn_high; i++) {
-		if (job->tree.parent[i] == index && agent_tree_holds(job, i) &&
+	for (uint32_t i = AGENT_TOP + job->lanes; i <= job->fn_high; i++) {
+		if (agent_tree_parent(job, i) == index && agent_tree_holds(job, i) &&
 		    !agent_tree_merged(job, i)) {
 			return true;
 		}
@@ -58,7 +62,8 @@ const char *agent_role_name(const struct agent_fn *fn)
 {
 	static const char *const names[] = { "leaf", "leaf", "middle", "top" };
 
-	return fn->role == AGENT_ROLE_NONE && fn->index == AGENT_TOP ? "top" : names[fn->role];
+	return fn->role == AGENT_ROLE_NONE && agent_is_top(fn->job, fn->index) ? "top"
+									       : names[fn->role];
 }
 
 static void give_role(struct agent_fn *fn, enum agent_role role)
@@ -147,8 +152,8 @@ void agent_tree_answered(struct agent_fn *fn)
 
 /* ---- asking ---- */
 
-static void describe_fn(const struct agent_job *job, uint32_t i, uint64_t now_ms,
-			struct agent_plan_fn *out)
+static void describe_one(const struct agent_job *job, uint32_t i, uint64_t now_ms,
+			 struct agent_plan_fn *out)
 {
 	const struct agent_fn *fn = &job->fns[i];
 
@@ -161,6 +166,29 @@ static void describe_fn(const struct agent_job *job, uint32_t i, uint64_t now_ms
 	out->merged = agent_tree_holds(job, i) && agent_tree_merged(job, i);
 	out->outstanding = fn->outstanding;
 	out->idle_ms = now_ms > fn->worked_ms ? now_ms - fn->worked_ms : 0;
+}
+
+/* A group as the planner sees it: warm when all of it is, sealed when one of it is. */
+static void describe_groups(const struct agent_job *job, uint64_t now_ms,
+			    struct agent_plan_state *s)
+{
+	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
+		struct agent_plan_fn *group = &s->fns[agent_group_of(job, i)];
+		struct agent_plan_fn one;
+
+		describe_one(job, i, now_ms, &one);
+		if (agent_lane_of(job, i) == 0) {
+			*group = one;
+			continue;
+		}
+		group->live &= one.live;
+		group->holds |= one.holds;
+		group->sealed |= one.sealed;
+		group->merged &= one.merged;
+		group->outstanding =
+			one.outstanding > group->outstanding ? one.outstanding : group->outstanding;
+		group->idle_ms = one.idle_ms < group->idle_ms ? one.idle_ms : group->idle_ms;
+	}
 }
 
 static uint32_t free_slots(const struct agent_job *job)
@@ -197,6 +225,10 @@ static void describe(const struct agent_job *job, uint64_t now_ms, struct agent_
 	s->leaves_max = (uint32_t)o->leaves_max;
 	s->credit_max = (uint32_t)o->credit;
 	s->idle_limit_ms = o->idle_ms;
+	s->lanes = job->lanes;
+	s->chunks = (uint32_t)((job->elements + TRIB_PARTIAL_CHUNK - 1) / TRIB_PARTIAL_CHUNK);
+	s->sum_bytes = trib_partial_size(job->elements, job->accumulate);
+	s->function_bytes = o->function_bytes;
 }
 
 void agent_tree_plan(struct agent_job *job, uint64_t now_ms)
@@ -206,9 +238,7 @@ void agent_tree_plan(struct agent_job *job, uint64_t now_ms)
 
 	measure(job);
 	describe(job, now_ms, &state);
-	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
-		describe_fn(job, i, now_ms, &state.fns[i]);
-	}
+	describe_groups(job, now_ms, &state);
 	agent_plan_make(&state, &plan);
 	if (plan.leaves != job->plan.leaves || plan.levels != job->plan.levels) {
 		log_info("tree", "event=plan job=%s round=%u levels=%u middles=%u why=\"%s\"",
@@ -217,13 +247,15 @@ void agent_tree_plan(struct agent_job *job, uint64_t now_ms)
 	job->plan = plan;
 	job->planned_ms = now_ms;
 	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
-		if (plan.acts[i] == AGENT_ACT_RETIRE) {
+		uint32_t group = agent_group_of(job, i);
+
+		if (plan.acts[group] == AGENT_ACT_RETIRE) {
 			agent_count(AGENT_M_RETIRED, 1);
 			agent_fn_stop(&job->fns[i]);
 			agent_fn_drop_partial(&job->fns[i]);
 			job->fns[i].role = AGENT_ROLE_NONE;
-		} else if (plan.acts[i] == AGENT_ACT_REUSE) {
-			give_role(&job->fns[i], i == AGENT_TOP && plan.leaves == 1
+		} else if (plan.acts[group] == AGENT_ACT_REUSE) {
+			give_role(&job->fns[i], group == AGENT_TOP && plan.leaves == 1
 							? AGENT_ROLE_TOP
 							: AGENT_ROLE_LEAF);
 		}
@@ -286,13 +318,117 @@ void agent_tree_assign(struct agent_job *job)
 
 	agent_tree_plan(job, now);
 	describe(job, now, &state);
-	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
-		describe_fn(job, i, now, &state.fns[i]);
-	}
+	describe_groups(job, now, &state);
 	agent_plan_tree(&state, job->plan.levels, &job->tree);
 	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
-		if (job->tree.role[i] != AGENT_ROLE_NONE) {
-			give_role(&job->fns[i], (enum agent_role)job->tree.role[i]);
+		uint8_t role = job->tree.role[agent_group_of(job, i)];
+
+		if (role != AGENT_ROLE_NONE) {
+			give_role(&job->fns[i], (enum agent_role)role);
 		}
 	}
+}
+
+static void put_away(struct agent_fn *fn)
+{
+	agent_fn_stop(fn);
+	fn->role = AGENT_ROLE_NONE;
+	fn->flushed = false;
+	fn->outstanding = 0;
+	fn->reset_round = 0;
+	fn->has_base = false;
+}
+
+/* Between rounds, when no sum of the new one is there yet, vectors may be cut otherwise. */
+void agent_tree_shape(struct agent_job *job)
+{
+	struct agent_plan_state state;
+	char why[AGENT_WHY_SIZE];
+	uint32_t lanes;
+
+	describe(job, trib_clock_ms(), &state);
+	lanes = agent_plan_lanes(&state, why);
+	if (job->joined && !job->wish.shards) {
+		lanes = 1;
+		(void)snprintf(why, sizeof(why), "sums go to another node whole");
+	}
+	for (uint32_t i = AGENT_TOP; i <= job->fn_high && lanes != job->lanes; i++) {
+		const struct agent_fn *fn = &job->fns[i];
+
+		if (fn->outstanding ||
+		    (fn->has_partial && trib_partial_header(&fn->partial)->round == job->round)) {
+			return; /* begun by a former agent */
+		}
+	}
+	if (lanes != job->lanes || !job->lanes_why[0]) {
+		memcpy(job->lanes_why, why, sizeof(why));
+	}
+	if (lanes == job->lanes) {
+		return;
+	}
+	log_info("tree", "event=lanes job=%s round=%u lanes=%u why=\"%s\"", job->id, job->round,
+		 lanes, job->lanes_why);
+	measure(job);
+	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
+		put_away(&job->fns[i]);
+		agent_fn_drop_partial(&job->fns[i]);
+	}
+	job->fn_high = 0;
+	job->lanes = lanes;
+}
+
+uint32_t agent_tree_roots(struct agent_job *job, struct agent_root out[AGENT_LANES_MAX])
+{
+	for (uint32_t lane = 0; lane < job->lanes; lane++) {
+		out[lane].fn = &job->fns[AGENT_TOP + lane];
+		out[lane].elements =
+			trib_partial_range(job->elements, lane, job->lanes, &out[lane].first);
+	}
+	return job->lanes;
+}
+
+/* Other nodes take part in the round: sums travel whole. The roots become one function 1, whose
+ * partial is complete before the keeper gets it in place of the first root's: whoever finds it
+ * there needs no other (adopt.c). */
+int agent_tree_join(struct agent_job *job)
+{
+	struct agent_fn *top = &job->fns[AGENT_TOP];
+	struct trib_partial whole;
+	uint32_t last = job->fn_high;
+	int rc = trib_partial_create(job->id, job->segment.header.boot, job->index, AGENT_TOP,
+				     job->elements, job->accumulate, &whole);
+
+	if (rc) {
+		return rc;
+	}
+	for (uint32_t i = AGENT_TOP; i <= last; i++) {
+		put_away(&job->fns[i]); /* nobody else writes now */
+	}
+	for (uint32_t i = AGENT_TOP; agent_is_top(job, i); i++) {
+		trib_partial_join(&whole, &job->fns[i].partial);
+	}
+	measure(job);
+	rc = agent_keep_whole(job, &whole);
+	if (rc) {
+		trib_partial_fini(&whole);
+		return rc;
+	}
+	log_info("tree", "event=joined job=%s round=%u lanes=%u", job->id, job->round, job->lanes);
+	for (uint32_t i = AGENT_TOP; i <= last; i++) {
+		if (i == AGENT_TOP) {
+			job->agent->arena_used -= top->partial.size;
+			job->reserved_bytes -= top->partial.size;
+			trib_partial_fini(&top->partial);
+			top->partial = whole;
+			job->agent->arena_used += whole.size;
+			job->reserved_bytes += whole.size;
+		} else {
+			agent_fn_drop_partial(&job->fns[i]);
+		}
+	}
+	job->fn_high = AGENT_TOP;
+	job->lanes = 1;
+	job->joined = true;
+	memset(&job->tree, 0, sizeof(job->tree));
+	return -EAGAIN; /* function 1 starts again, with all of it */
 }

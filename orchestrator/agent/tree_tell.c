@@ -34,8 +34,8 @@ json_t *agent_tree_function(const struct agent_job *job, uint32_t i)
 		s = trib_partial_stats(&fn->partial);
 	}
 	json = json_pack("{s:i,s:s,s:i,s:s,s:i}", "index", (int)i, "role", agent_role_name(fn),
-			 "parent", i == AGENT_TOP ? 0 : (int)agent_tree_parent(job, i), "state",
-			 names[fn->state], "pid", fn->pid);
+			 "parent", agent_is_top(job, i) ? 0 : (int)agent_tree_parent(job, i),
+			 "state", names[fn->state], "pid", fn->pid);
 	set_number(json, "outstanding", fn->outstanding);
 	set_number(json, "updates", t.updates);
 	set_number(json, "messages", r.messages);
@@ -48,6 +48,15 @@ json_t *agent_tree_function(const struct agent_job *job, uint32_t i)
 	set_number(json, "merge_us", s.merge_ns / 1000);
 	set_number(json, "cpu_us", s.cpu_ns / 1000);
 	set_number(json, "crashes", fn->crashes);
+	if (job->lanes > 1) {
+		uint64_t first;
+		uint32_t lane = agent_lane_of(job, i);
+
+		set_number(json, "shard", lane);
+		set_number(json, "elements",
+			   trib_partial_range(job->elements, lane, job->lanes, &first));
+		set_number(json, "first", first);
+	}
 	return json;
 }
 
@@ -71,13 +80,14 @@ json_t *agent_tree_json(const struct agent_job *job)
 			(void)json_array_append_new(functions, agent_tree_function(job, i));
 		}
 	}
-	json = json_pack("{s:I,s:i,s:s,s:s,s:i,s:i,s:i,s:i,s:i,s:f,s:i,s:f,s:f,s:f,s:s}", "at_ms",
-			 (json_int_t)trib_wall_ms(), "round", (int)job->round, "phase",
+	json = json_pack("{s:I,s:i,s:s,s:s,s:i,s:i,s:i,s:i,s:i,s:f,s:i,s:f,s:f,s:f,s:s,s:i,s:s}",
+			 "at_ms", (json_int_t)trib_wall_ms(), "round", (int)job->round, "phase",
 			 phase_name(job), "policy", policies[job->wish.policy], "levels",
 			 (int)p->levels, "leaves", (int)p->leaves, "middles", (int)p->middles,
 			 "fan_in", (int)p->fan_in, "credit", (int)p->credit, "q", p->q, "waiting",
 			 (int)job->pending_count, "fold_us", job->fold_us, "merge_us",
-			 job->merge_us, "hop_us", job->hop_us, "why", p->why);
+			 job->merge_us, "hop_us", job->hop_us, "why", p->why, "shards",
+			 (int)job->lanes, "shards_why", job->lanes_why);
 	if (!json || json_object_set_new(json, "functions", functions)) {
 		json_decref(json);
 		return NULL;
@@ -93,6 +103,7 @@ static uint64_t mark_of(const struct agent_job *job)
 	mark = mark * 1099511628211u + job->phase;
 	mark = mark * 1099511628211u + job->plan.leaves;
 	mark = mark * 1099511628211u + job->plan.levels;
+	mark = mark * 1099511628211u + job->lanes;
 	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
 		mark = mark * 1099511628211u + job->fns[i].role;
 		mark = mark * 1099511628211u + (uint32_t)job->fns[i].pid;

@@ -56,10 +56,10 @@ def three():
         yield c
 
 
-@pytest.mark.parametrize("leaves,mode", [(0, "exact"), (3, "exact"), (2, "f32")])
-def test_three_nodes_publish_what_one_would(three, leaves, mode):
+@pytest.mark.parametrize("leaves,mode,shards", [(0, "exact", 1), (3, "exact", 1), (2, "f32", 1), (2, "exact", 3)])
+def test_three_nodes_publish_what_one_would(three, leaves, mode, shards):
     job = Job(three, size=30011, clients=12, leaves=leaves, rounds=2, seed=400 + leaves,
-              spec={"aggregation": {"accumulate": mode}})
+              spec={"aggregation": {"accumulate": mode}, "hierarchy": {"shards": shards}})
     before = three.total("gateway", "tributary_partial_bytes_total")
     base = job.base
     for number in (1, 2):

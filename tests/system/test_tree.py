@@ -23,7 +23,7 @@ def node():
 @pytest.fixture(scope="module")
 def slow():
     """A pause after every chunk of a fold, so that a kill can meet one half-way."""
-    with Node(env={"TRIBUTARY_TEST_FOLD_DELAY_US": "4000"}) as n:
+    with Node(env={"TRIBUTARY_TEST_FOLD_DELAY_US": "3000"}) as n:
         yield n
 
 
@@ -37,18 +37,21 @@ def state_of(node, job):
 
 
 SHAPES = [{"levels": 1}, {"levels": 2, "leaves": 1}, {"levels": 2, "leaves": 3}, {"levels": 3, "leaves": 2},
-          {"levels": 3, "leaves": 12}, {"leaves": 7}, {"fan_in": 2, "replan_ms": 10}]
+          {"levels": 3, "leaves": 12}, {"leaves": 7}, {"fan_in": 2, "replan_ms": 10}, {"shards": 3},
+          {"shards": 2, "leaves": 3}, {"shards": 2, "levels": 3, "leaves": 4}]
 
 
 @pytest.mark.parametrize("policy", ["eager", "lazy", "just-in-time"])
 def test_every_shape_gives_the_same_bits(node, policy):
     for seed, shape in enumerate(SHAPES):
-        job = job_with(node, {**shape, "policy": policy}, rounds=2, seed=700 + seed)
-        job.report_all(threads=6)
-        first = job.published(1)
-        job.check(first)
-        job.report_all(threads=6)
-        job.check(job.published(2), 2, first)
+        base = None
+        rounds = 1 if policy == "lazy" else 2  # just-in-time learns from the first
+        job = job_with(node, {**shape, "policy": policy}, rounds=rounds, seed=700 + seed)
+        for n in range(1, rounds + 1):
+            job.report_all(threads=6)
+            model = job.published(n)
+            job.check(model, n, base)
+            base = model
         job.delete()
 
 
@@ -100,6 +103,31 @@ def test_a_start_takes_a_spare_process_when_there_is_one(node):
         if node.metric("agent", name) > before:
             return
     assert node.metric("agent", name) > before
+
+
+def test_a_vector_split_by_coordinates_needs_no_merging(node):
+    job = job_with(node, {"shards": 3}, size=50001, rounds=2, seed=726)  # 7 chunks: 2, 2, 3
+    job.report_all(threads=6)
+    job.check(job.published(1))
+    functions = state_of(node, job)["functions"]
+    assert [f["shard"] for f in functions] == [0, 1, 2] and {f["role"] for f in functions} == {"top"}
+    assert [f["first"] for f in functions] == [0, 2 * 8192, 4 * 8192]
+    assert sum(f["elements"] for f in functions) == 50001
+    assert all(f["folded"] == CLIENTS and f["merged"] == 0 for f in functions)
+    job.delete()
+
+
+def test_a_model_larger_than_a_function_should_hold_is_split():
+    with Node(env={"TRIBUTARY_FUNCTION_BYTES": str(1 << 20)}) as n:
+        job = job_with(n, {}, size=400000, clients=4, rounds=2, seed=727)  # sums of 3.2 MB
+        job.report_all()
+        first = job.published(1)
+        job.check(first)
+        tree = state_of(n, job)["tree"]
+        assert tree["shards"] == 4 and "1 MiB" in tree["shards_why"], tree
+        job.report_all()
+        job.check(job.published(2), 2, first)
+        job.delete()
 
 
 def test_the_tree_is_told_and_drawn(node):
@@ -181,17 +209,18 @@ def kill_in_round(node, job, wanted, kills=3):
 
 def of_role(role, *phases):
     return lambda s: [f["pid"] for f in s["functions"]
-                      if f["pid"] and f["role"] == role and (not phases or s["phase"] in phases)]
+                      if f["pid"] and f["role"] == role and (not phases or s["phase"] in phases)][::-1]
 
 
 VICTIMS = {"leaf": of_role("leaf", "collecting"), "leaf-handing-over": of_role("leaf", "flushing"),
            "middle": of_role("middle"), "top": of_role("top", "flushing", "finalising")}
 
 
-@pytest.mark.parametrize("victim", list(VICTIMS))
-def test_a_function_killed_at_any_level_loses_nothing(slow, victim):
+@pytest.mark.parametrize("victim,shards", [("leaf", 1), ("leaf", 2), ("leaf-handing-over", 2), ("middle", 1),
+                                           ("middle", 2), ("top", 2)])
+def test_a_function_killed_at_any_level_loses_nothing(slow, victim, shards):
     for attempt in range(4):  # a slow machine may look away while it matters
-        job = job_with(slow, {"levels": 3, "leaves": 3}, size=60000, seed=740 + attempt)
+        job = job_with(slow, {"levels": 3, "leaves": 3, "shards": shards}, size=60000, seed=740 + attempt)
         killed = kill_in_round(slow, job, VICTIMS[victim])
         job.delete()
         if killed:
@@ -199,10 +228,12 @@ def test_a_function_killed_at_any_level_loses_nothing(slow, victim):
     assert killed
 
 
-def test_the_agent_killed_while_sums_are_handed_over(slow):
+@pytest.mark.parametrize("phase,shards", [("collecting", 2), ("flushing", 1), ("flushing", 2)])
+def test_the_agent_killed_in_the_middle(slow, phase, shards):
     for attempt in range(4):
-        job = job_with(slow, {"levels": 3, "leaves": 3}, size=60000, seed=750 + attempt)
-        killed = kill_in_round(slow, job, lambda s: [slow.pid("agent")] if s["phase"] == "flushing" else [], 1)
+        job = job_with(slow, {"levels": 3, "leaves": 3, "shards": shards}, size=60000, seed=750 + attempt)
+        killed = kill_in_round(slow, job, lambda s: [slow.pid("agent")] if s["phase"] == phase and
+                               s["folded"] + s["pending"] > 4 else [], 1)
         until("node ready again", slow.ready, 30)
         job.delete()
         if killed:

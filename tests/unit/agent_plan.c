@@ -65,7 +65,13 @@ static struct agent_plan_state random_state(void)
 		.leaves_max = 1 + any(63),
 		.credit_max = 1 + any(32),
 		.idle_limit_ms = 10000,
+		.lanes = any(AGENT_LANES_MAX + 1),
+		.chunks = any(40),
+		.sum_bytes = any(1u << 30),
+		.function_bytes = any(1u << 30),
 	};
+
+	s.wish.shards = any(2) ? 0 : 1 + any(AGENT_LANES_MAX);
 
 	s.slots_free = any(s.slots + 1);
 	for (uint32_t i = AGENT_TOP, high = any(AGENT_FUNCTIONS_MAX); i <= high; i++) {
@@ -99,14 +105,18 @@ static void numbers_are_sane(const struct agent_plan_state *s, const struct agen
 		assert_int_equal(p->leaves, 1);
 		assert_int_equal(p->levels, 1);
 	} else if (s->wish.leaves) {
-		assert_int_equal(p->leaves,
-				 s->wish.leaves < AGENT_FUNCTIONS_MAX - 2 ? s->wish.leaves : 63);
+		uint32_t most = groups_end(s) - AGENT_TOP - 1;
+
+		assert_int_equal(p->leaves, s->wish.leaves < most ? s->wish.leaves : most);
 	} else {
 		uint32_t least = s->wish.levels == 3 ? 2 : 1;
 		uint32_t want = clamp(p->q / p->fan_in, least, 1000000);
 
-		assert_true(p->leaves == want || p->leaves == s->leaves_max ||
-			    (s->leaves_max < least && p->leaves == least));
+		uint32_t most =
+			clamp(s->leaves_max / lanes_of(s), 1, groups_end(s) - AGENT_TOP - 1);
+
+		assert_true(p->leaves == want || p->leaves == most ||
+			    (most < least && p->leaves == least));
 	}
 	assert_true(s->wish.levels != 2 || p->levels == 2);
 	assert_true(s->wish.levels != 3 || p->leaves == 1 || p->levels == 3);
@@ -132,13 +142,17 @@ static void workers_are_right(const struct agent_plan_state *s, const struct age
 			assert_false(fn->sealed || fn->merged);
 			assert_int_equal(fn->live, p->acts[i] == AGENT_ACT_REUSE);
 			cold |= !fn->live && i != AGENT_TOP;
-		} else if (fn->live && !fn->sealed && !fn->merged && i != AGENT_TOP) {
+		} else if (fn->live && !fn->sealed && !fn->merged && i != AGENT_TOP &&
+			   i < groups_end(s)) {
 			warm_left = true;
 		}
 		if (p->acts[i] == AGENT_ACT_RETIRE) {
 			assert_true(fn->live && !fn->holds && !fn->outstanding && !s->closing);
 			assert_true(fn->idle_ms >= s->idle_limit_ms);
 		}
+	}
+	for (uint32_t i = groups_end(s); i < AGENT_FUNCTIONS_MAX; i++) {
+		assert_false(p->takes[i]);
 	}
 	assert_false(cold && warm_left); /* warm ones before any is spawned */
 }
@@ -254,6 +268,52 @@ static void test_just_in_time_begins_when_the_work_left_fills_the_time_left(void
 	assert_false(agent_plan_hold(&s));
 }
 
+static void test_lanes_fit_the_model_and_never_shrink_by_themselves(void **state)
+{
+	char why[AGENT_WHY_SIZE];
+
+	(void)state;
+	for (int i = 0; i < STATES; i++) {
+		struct agent_plan_state s = random_state();
+		uint32_t most = clamp(s.chunks, 1, AGENT_LANES_MAX);
+		uint32_t lanes = agent_plan_lanes(&s, why);
+
+		assert_in_range(lanes, 1, most);
+		if (s.wish.shards) {
+			assert_int_equal(lanes, s.wish.shards < most ? s.wish.shards : most);
+		} else {
+			assert_true(lanes >= lanes_of(&s) || lanes == most);
+			assert_true(!s.function_bytes || lanes == most ||
+				    (uint64_t)lanes * s.function_bytes >= s.sum_bytes);
+		}
+		assert_true(why[0]);
+	}
+}
+
+static void test_a_burst_of_large_updates_is_split_by_coordinates(void **state)
+{
+	struct agent_plan_state s = { .cores = 4,
+				      .leaves_max = 4,
+				      .chunks = 1000,
+				      .q = 8,
+				      .fold_us = 20000,
+				      .merge_us = 50000,
+				      .hop_us = 100 };
+	char why[AGENT_WHY_SIZE];
+
+	(void)state;
+	assert_int_equal(agent_plan_lanes(&s, why), 4);
+	assert_non_null(strstr(why, "burst"));
+	s.cores = 1; /* nobody to share with */
+	assert_int_equal(agent_plan_lanes(&s, why), 1);
+	s.cores = 4;
+	s.q = 1; /* no burst */
+	assert_int_equal(agent_plan_lanes(&s, why), 1);
+	s.q = 8;
+	s.fold_us = 10; /* not worth it */
+	assert_int_equal(agent_plan_lanes(&s, why), 1);
+}
+
 static void test_known_states(void **state)
 {
 	struct agent_plan_state s = { .wish = { .alpha = 0.7 },
@@ -316,6 +376,8 @@ int main(void)
 		cmocka_unit_test(test_more_waiting_never_means_fewer_leaves),
 		cmocka_unit_test(test_updates_wait_only_as_the_policy_says),
 		cmocka_unit_test(test_just_in_time_begins_when_the_work_left_fills_the_time_left),
+		cmocka_unit_test(test_lanes_fit_the_model_and_never_shrink_by_themselves),
+		cmocka_unit_test(test_a_burst_of_large_updates_is_split_by_coordinates),
 		cmocka_unit_test(test_known_states),
 		cmocka_unit_test(test_a_warm_leaf_becomes_the_parent_of_others),
 	};
