@@ -73,3 +73,6 @@ bench-idle: all
 bench-control: all $(B)/tests/bench/control/driver
 	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/control.py $(abspath $(B))/tests/bench/control/driver
 .PHONY: bench-control
+chaos-nodes: all
+	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin RUNS=$(RUNS) SEED=$(SEED) $(PYTHON) tests/chaos_nodes.py
+.PHONY: chaos-nodes

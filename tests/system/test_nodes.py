@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from cluster import Cluster, Job, call, request, until
+from cluster import Cluster, Job, body_of, call, request, until
 
 LEASE_MS = 2500
 
@@ -106,6 +106,26 @@ def test_a_model_and_an_upload_are_had_at_any_node(three):
     job.check(job.published(1, via=three[2]))
     names = {n["name"]: n for n in call(three.api, "GET", "/v1/nodes")["items"]}
     assert set(names) == {"n1", "n2", "n3"} and all(n["state"] == "up" and n["boot"] for n in names.values()), names
+    job.delete()
+
+
+def test_a_planned_node_is_told_to_clients_and_any_other_takes_the_upload(three):
+    job = Job(three, size=1001, clients=4, seed=413)
+    assert job.checkin(0)["upload"]["url"].startswith("/v1/")
+    three.redis("HSET", f"trib:{{{job.id}}}:job", "plan", "n3")
+    ticket = job.checkin(0)
+    assert ticket["upload"]["url"].startswith(three[2].data + "/v1/jobs/"), ticket
+    assert job.put(0, ticket)[0] == 201  # follows it
+    status, _, data = request(three[1].data, "PUT", job.checkin(1)["upload"]["url"].partition(three[2].data)[2],
+                              body_of(job.update(1)[0]), job.headers(1, job.checkin(1), job.update(1)[1]))
+    assert status == 201, data
+    three.redis("HSET", f"trib:{{{job.id}}}:job", "plan", "gone")
+    assert job.checkin(2)["upload"]["url"].startswith("/v1/")
+    for client in (2, 3):
+        job.report(client)
+    r = record(three, job)
+    job.check(job.published(1))
+    assert int(record(three, job)["moves"]) == 2, r
     job.delete()
 
 
