@@ -212,8 +212,8 @@ local function model_where(k, a)
   end
   for node in string.gmatch(redis.call('HGET', prefix(k[1]) .. 'at', a[1]) or '', '[^,]+') do add(node) end
   if #out == 2 then
-    local nodes = redis.call('SMEMBERS', 'trib:nodes')
-    for i = 1, #nodes do add(nodes[i]) end
+    local nodes, start = redis.call('SMEMBERS', 'trib:nodes'), now()        -- not the same ones whenever it is asked
+    for i = 1, #nodes do add(nodes[(start + i) % #nodes + 1]) end
   end
   return out
 end
