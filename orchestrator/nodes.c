@@ -10,7 +10,7 @@
 #include "orchestrator/orc_metrics.h"
 #include "orchestrator/store_keys.h"
 
-#define LOOK_MS 500
+#define LOOK_MS 1000
 #define PAGE    64 /* jobs of one call */
 
 struct silent {

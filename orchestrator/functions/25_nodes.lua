@@ -84,7 +84,6 @@ local function partial_moved(k, a)
   redis.call('HINCRBY', base, 'n:' .. a[5], a[7])
   redis.call('HINCRBY', base, 'w:' .. a[5], a[8])
   event(k[1], 't', 'partial.moved', 'n', a[1], 'from', a[2], 'node', a[5], 'updates', a[7])
-  wake(k[1], 'moved')
   return {'OK', tostring(seq)}
 end
 
@@ -186,8 +185,9 @@ end
 -- This node has the file of a version. ARGV version node -> OK | SAME | NOJOB
 local function model_at_node(k, a)
   if redis.call('EXISTS', k[1]) == 0 then return {'NOJOB'} end
+  local first = redis.call('HGET', prefix(k[1]) .. 'at', a[1])
   if not model_at(k, a[1], a[2]) then return {'SAME'} end
-  wake(k[1], 'done')
+  if first and not string.find(first, ',', 1, true) then wake(k[1], 'copied') end     -- the leader may wait for it
   return {'OK'}
 end
 

@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from cluster import Cluster, Job, body_of, call, request, until
+import cluster as cluster_module
+from cluster import Certificates, Cluster, Job, body_of, call, request, until
 
 LEASE_MS = 2500
 
@@ -246,3 +247,28 @@ def test_a_node_that_was_only_frozen_counts_nothing_of_its_old_memory():
         spread(job, cluster, [1, 2, 2, 2, 1, 2])
         job.check(job.published(2, via=cluster[1]), 2, base=first)
         assert record(cluster, job, 2)["top"] == "n2"
+
+
+def test_nodes_show_each_other_certificates(tmp_path):
+    """Everything over TLS, and who has no certificate of the CA gets nothing: sums and files cross all the same."""
+    certs = Certificates(tmp_path)
+    pair = certs.make("server", "IP:127.0.0.1,DNS:localhost")
+    mutual = ("--tls-cert", pair[0], "--tls-key", pair[1], "--tls-client-ca", certs.ca + ".pem")
+    clients = [certs.context(certs.make(f"c-{i}", f"URI:tributary:client/c-{i}")) for i in range(2)]
+    tls, cluster_module.TLS = cluster_module.TLS, clients[0]
+    try:
+        with Cluster(2, *mutual, lease_ms=10000) as cluster:
+            assert cluster[1].data.startswith("https://")
+            job = Job(cluster, size=5001, clients=2, rounds=2, seed=440)
+            base = job.base
+            for number in (1, 2):
+                for client in range(2):
+                    cluster_module.TLS = clients[client]
+                    job.report(client, via=cluster[client])
+                model = job.published(number, via=cluster[1])
+                job.check(model, number, base=base)
+                assert len(moves(cluster, job, number)) == 1
+                base = model
+            job.delete()
+    finally:
+        cluster_module.TLS = tls
