@@ -21,6 +21,8 @@
 #define ASKS_PER_TURN   256
 #define EARLY_MS        150 /* the last ask and the answer fit into the wait */
 #define TICKET_SLACK_MS 60000
+#define PLAN_URL_SIZE   256
+#define URL_CHARACTERS  "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:/.-[]_%~"
 
 struct gw_checkin {
 	TAILQ_ENTRY(gw_checkin) entry;
@@ -42,6 +44,7 @@ struct gw_checkin {
 	uint64_t deadline_ms;
 	uint64_t lease_ms; /* end of it */
 	char update[TRIB_UPDATE_ID_SIZE];
+	char upload_base[PLAN_URL_SIZE]; /* "" or the URL of the node that is planned for it */
 };
 
 static void ask(struct gw_checkin *c);
@@ -170,7 +173,7 @@ static json_t *selected_json(const struct gw_checkin *c, const struct gw_version
 {
 	char deadline[TRIB_RFC3339_SIZE];
 	char model_url[128];
-	char upload_url[128];
+	char upload_url[PLAN_URL_SIZE + 128];
 	char resume_url[128];
 	char etag[128];
 	json_t *config = NULL;
@@ -178,8 +181,8 @@ static json_t *selected_json(const struct gw_checkin *c, const struct gw_version
 
 	trib_rfc3339(c->deadline_ms, deadline);
 	(void)snprintf(model_url, sizeof(model_url), "/v1/jobs/%s/models/%u", c->job->id, c->base);
-	(void)snprintf(upload_url, sizeof(upload_url), "/v1/jobs/%s/updates/%s", c->job->id,
-		       c->update);
+	(void)snprintf(upload_url, sizeof(upload_url), "%s/v1/jobs/%s/updates/%s", c->upload_base,
+		       c->job->id, c->update);
 	(void)snprintf(resume_url, sizeof(resume_url), "/v1/jobs/%s/uploads/%s", c->job->id,
 		       c->update);
 	(void)snprintf(etag, sizeof(etag), "\"v%u-%s\"", c->base, version->digest);
@@ -302,6 +305,19 @@ static int read_u32(const struct trib_value *value, uint32_t *ret_number)
 	return rc;
 }
 
+/* A client's token goes to no other host than the one it was given for, so such jobs stay here. */
+static void read_plan(struct gw_checkin *c, const char *url)
+{
+	size_t size = strlen(url);
+
+	c->upload_base[0] = '\0';
+	if ((strncmp(url, "http://", 7) == 0 || strncmp(url, "https://", 8) == 0) &&
+	    !c->job->client_tokens && strspn(url, URL_CHARACTERS) == size &&
+	    trib_copy(c->upload_base, sizeof(c->upload_base), url)) {
+		c->upload_base[0] = '\0';
+	}
+}
+
 static int read_selected(struct gw_checkin *c, const struct trib_value *value)
 {
 	long long deadline = trib_value_integer(trib_value_at(value, 3));
@@ -315,6 +331,7 @@ static int read_selected(struct gw_checkin *c, const struct trib_value *value)
 	}
 	c->deadline_ms = (uint64_t)deadline;
 	c->lease_ms = (uint64_t)lease;
+	read_plan(c, trib_value_text(trib_value_at(value, 6)));
 	return 0;
 }
 

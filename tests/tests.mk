@@ -76,3 +76,6 @@ bench-control: all $(B)/tests/bench/control/driver
 bench-policies: all
 	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/policies.py
 .PHONY: bench-policies
+chaos-nodes: all
+	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin RUNS=$(RUNS) SEED=$(SEED) $(PYTHON) tests/chaos_nodes.py
+.PHONY: chaos-nodes

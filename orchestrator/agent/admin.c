@@ -182,8 +182,6 @@ static void refresh(const struct agent *agent)
 
 static json_t *job_state(const struct agent_job *job)
 {
-	static const char *const phases[] = { "idle",    "collecting", "flushing", "finalising",
-					      "writing", "reporting",  "exporting" };
 	uint64_t counts[4] = { 0 };
 	json_t *functions = json_array();
 	struct trib_partial_totals folded = agent_round_folded(job);
@@ -196,7 +194,7 @@ static json_t *job_state(const struct agent_job *job)
 	}
 	return json_pack("{s:s,s:i,s:b,s:i,s:s,s:b,s:I,s:I,s:i,s:I,s:{s:I,s:I,s:I,s:I},s:o,s:o}",
 			 "job", job->id, "index", (int)job->index, "ready", job->ready, "round",
-			 (int)job->round, "phase", phases[job->phase], "closing", job->closing,
+			 (int)job->round, "phase", agent_phase_name(job), "closing", job->closing,
 			 "folded", (json_int_t)folded.updates, "expected",
 			 (json_int_t)job->expected, "pending", (int)job->pending_count, "bytes",
 			 (json_int_t)job->reserved_bytes, "slots", "free", (json_int_t)counts[0],

@@ -398,6 +398,7 @@ uint32_t agent_tree_parent(const struct agent_job *job, uint32_t index); /* >= A
 bool agent_tree_waits(const struct agent_job *job, uint32_t index);
 bool agent_tree_holds(const struct agent_job *job, uint32_t index);
 const char *agent_role_name(const struct agent_fn *fn);
+const char *agent_phase_name(const struct agent_job *job);
 
 /* tree_tell.c */
 json_t *agent_tree_function(const struct agent_job *job,

@@ -519,7 +519,8 @@ void agent_jobs_wake(struct agent *agent, const char *message)
 		return;
 	}
 	/* "done" asks for a second copy of the model: who made it has nothing to do. */
-	if (job && (strncmp(message, "done ", 5) != 0 || job->phase != AGENT_REPORTING)) {
+	if (job && strncmp(message, "copied ", 7) != 0 &&
+	    (strncmp(message, "done ", 5) != 0 || job->phase != AGENT_REPORTING)) {
 		agent_job_sync(job);
 	}
 }

@@ -60,10 +60,10 @@ json_t *agent_tree_function(const struct agent_job *job, uint32_t i)
 	return json;
 }
 
-static const char *phase_name(const struct agent_job *job)
+const char *agent_phase_name(const struct agent_job *job)
 {
-	static const char *const names[] = { "idle",       "collecting", "flushing",
-					     "finalising", "writing",    "reporting" };
+	static const char *const names[] = { "idle",    "collecting", "flushing", "finalising",
+					     "writing", "reporting",  "exporting" };
 
 	return names[job->phase];
 }
@@ -82,7 +82,7 @@ json_t *agent_tree_json(const struct agent_job *job)
 	}
 	json = json_pack("{s:I,s:i,s:s,s:s,s:i,s:i,s:i,s:i,s:i,s:f,s:i,s:f,s:f,s:f,s:s,s:i,s:s}",
 			 "at_ms", (json_int_t)trib_wall_ms(), "round", (int)job->round, "phase",
-			 phase_name(job), "policy", policies[job->wish.policy], "levels",
+			 agent_phase_name(job), "policy", policies[job->wish.policy], "levels",
 			 (int)p->levels, "leaves", (int)p->leaves, "middles", (int)p->middles,
 			 "fan_in", (int)p->fan_in, "credit", (int)p->credit, "q", p->q, "waiting",
 			 (int)job->pending_count, "fold_us", job->fold_us, "merge_us",

@@ -30,7 +30,7 @@
 --   :idem:<key>     idempotency
 -- trib:jobs zset, trib:nodes set, trib:node:<n> hash, trib:lease:orch, trib:fence, trib:key:ticket
 -- place = '<node>:<boot>:<slot>:<gen>'. token = '<epoch>|<leader>'. Time is Redis TIME (ms).
--- Channel trib:wake carries '<what> <job>', what in: job round close done publish gone purge (a hint;
+-- Channel trib:wake carries '<what> <job>', what in: job round close moved done copied publish gone purge (a hint;
 -- whoever needs certainty also polls).
 
 local KEEP_ROUNDS = 64        -- rounds whose records are kept

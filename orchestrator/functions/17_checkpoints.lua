@@ -77,6 +77,7 @@ local function checkpoints_prune(k, v, text)
     if old[i] ~= best and not out[old[i]] and pin < t then
       redis.call('HDEL', p .. 'models', old[i])
       redis.call('HDEL', p .. 'pin', old[i])
+      redis.call('HDEL', p .. 'at', old[i])
       redis.call('ZREM', p .. 'old', old[i])
       gone = gone + 1
     end

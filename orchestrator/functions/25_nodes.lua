@@ -84,7 +84,6 @@ local function partial_moved(k, a)
   redis.call('HINCRBY', base, 'n:' .. a[5], a[7])
   redis.call('HINCRBY', base, 'w:' .. a[5], a[8])
   event(k[1], 't', 'partial.moved', 'n', a[1], 'from', a[2], 'node', a[5], 'updates', a[7])
-  wake(k[1], 'moved')
   return {'OK', tostring(seq)}
 end
 
@@ -133,6 +132,16 @@ local function uncount(base, node, place, w)
   end
 end
 
+-- Field plan of a job: the node where updates shall go, set by whoever plans placement. While it lives, a selected
+-- client is told its URL; where it uploads is its own choice all the same.
+local function planned(k, answer)
+  if answer[1] ~= 'SELECTED' then return answer end
+  local node = redis.call('HGET', k[1], 'plan')
+  local url = node and node ~= '' and redis.call('HGET', 'trib:node:' .. node, 'url')
+  if url and url ~= '' then answer[7] = url end
+  return answer
+end
+
 -- ---- model files ----
 local function model_at(k, version, node)
   local at = prefix(k[1]) .. 'at'
@@ -176,8 +185,9 @@ end
 -- This node has the file of a version. ARGV version node -> OK | SAME | NOJOB
 local function model_at_node(k, a)
   if redis.call('EXISTS', k[1]) == 0 then return {'NOJOB'} end
+  local first = redis.call('HGET', prefix(k[1]) .. 'at', a[1])
   if not model_at(k, a[1], a[2]) then return {'SAME'} end
-  wake(k[1], 'done')
+  if first and not string.find(first, ',', 1, true) then wake(k[1], 'copied') end     -- the leader may wait for it
   return {'OK'}
 end
 
@@ -202,8 +212,8 @@ local function model_where(k, a)
   end
   for node in string.gmatch(redis.call('HGET', prefix(k[1]) .. 'at', a[1]) or '', '[^,]+') do add(node) end
   if #out == 2 then
-    local nodes = redis.call('SMEMBERS', 'trib:nodes')
-    for i = 1, #nodes do add(nodes[i]) end
+    local nodes, start = redis.call('SMEMBERS', 'trib:nodes'), now()        -- not the same ones whenever it is asked
+    for i = 1, #nodes do add(nodes[(start + i) % #nodes + 1]) end
   end
   return out
 end

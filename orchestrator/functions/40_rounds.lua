@@ -41,7 +41,7 @@ local function holds_place(k, j, client)
   return (exp and tonumber(exp) > now()) or (s and string.sub(s, 1, 1) ~= 'C')
 end
 
--- ARGV client update_id_candidate -> SELECTED round base deadline update_id lease_end
+-- ARGV client update_id_candidate -> SELECTED round base deadline update_id lease_end [url of the planned node]
 --   | WAIT why (reported full noround closing) | DONE state | PAUSED | NOMODEL | NOJOB
 local function checkin(k, a)
   local j = job_of(k)
@@ -225,7 +225,7 @@ local function deadline(k, a)
 end
 
 redis.register_function('trib_round_open', round_open)
-redis.register_function('trib_checkin', checkin)
+redis.register_function('trib_checkin', function(k, a) return planned(k, checkin(k, a)) end)
 redis.register_function('trib_reserve', reserve)
 redis.register_function('trib_release', release)
 redis.register_function('trib_commit', commit)

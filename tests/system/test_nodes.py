@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from cluster import Cluster, Job, call, request, until
+import cluster as cluster_module
+from cluster import Certificates, Cluster, Job, body_of, call, request, until
 
 LEASE_MS = 2500
 
@@ -106,6 +107,26 @@ def test_a_model_and_an_upload_are_had_at_any_node(three):
     job.check(job.published(1, via=three[2]))
     names = {n["name"]: n for n in call(three.api, "GET", "/v1/nodes")["items"]}
     assert set(names) == {"n1", "n2", "n3"} and all(n["state"] == "up" and n["boot"] for n in names.values()), names
+    job.delete()
+
+
+def test_a_planned_node_is_told_to_clients_and_any_other_takes_the_upload(three):
+    job = Job(three, size=1001, clients=4, seed=413)
+    assert job.checkin(0)["upload"]["url"].startswith("/v1/")
+    three.redis("HSET", f"trib:{{{job.id}}}:job", "plan", "n3")
+    ticket = job.checkin(0)
+    assert ticket["upload"]["url"].startswith(three[2].data + "/v1/jobs/"), ticket
+    assert job.put(0, ticket)[0] == 201  # follows it
+    status, _, data = request(three[1].data, "PUT", job.checkin(1)["upload"]["url"].partition(three[2].data)[2],
+                              body_of(job.update(1)[0]), job.headers(1, job.checkin(1), job.update(1)[1]))
+    assert status == 201, data
+    three.redis("HSET", f"trib:{{{job.id}}}:job", "plan", "gone")
+    assert job.checkin(2)["upload"]["url"].startswith("/v1/")
+    for client in (2, 3):
+        job.report(client)
+    r = record(three, job)
+    job.check(job.published(1))
+    assert int(record(three, job)["moves"]) == 2, r
     job.delete()
 
 
@@ -226,3 +247,28 @@ def test_a_node_that_was_only_frozen_counts_nothing_of_its_old_memory():
         spread(job, cluster, [1, 2, 2, 2, 1, 2])
         job.check(job.published(2, via=cluster[1]), 2, base=first)
         assert record(cluster, job, 2)["top"] == "n2"
+
+
+def test_nodes_show_each_other_certificates(tmp_path):
+    """Everything over TLS, and who has no certificate of the CA gets nothing: sums and files cross all the same."""
+    certs = Certificates(tmp_path)
+    pair = certs.make("server", "IP:127.0.0.1,DNS:localhost")
+    mutual = ("--tls-cert", pair[0], "--tls-key", pair[1], "--tls-client-ca", certs.ca + ".pem")
+    clients = [certs.context(certs.make(f"c-{i}", f"URI:tributary:client/c-{i}")) for i in range(2)]
+    tls, cluster_module.TLS = cluster_module.TLS, clients[0]
+    try:
+        with Cluster(2, *mutual, lease_ms=10000) as cluster:
+            assert cluster[1].data.startswith("https://")
+            job = Job(cluster, size=5001, clients=2, rounds=2, seed=440)
+            base = job.base
+            for number in (1, 2):
+                for client in range(2):
+                    cluster_module.TLS = clients[client]
+                    job.report(client, via=cluster[client])
+                model = job.published(number, via=cluster[1])
+                job.check(model, number, base=base)
+                assert len(moves(cluster, job, number)) == 1
+                base = model
+            job.delete()
+    finally:
+        cluster_module.TLS = tls
