@@ -8,6 +8,7 @@
 
 #include "common/client_metrics.h"
 #include "common/id.h"
+#include "orchestrator/hook_rule.h"
 #include "orchestrator/spec_rows.h"
 
 #define PATH_MAX_    64
@@ -272,6 +273,19 @@ static bool check_job(const json_t *value, const char *pointer, json_t *errors)
 	return true;
 }
 
+static bool check_hooks(const json_t *value, const char *pointer, json_t *errors)
+{
+	char place[64];
+	char whole[POINTER_SIZE];
+	const char *why = orc_hooks_wrong(value, place);
+
+	if (why) {
+		(void)snprintf(whole, sizeof(whole), "%.120s%s", pointer, place);
+		complain(errors, whole, "%s", why);
+	}
+	return !why;
+}
+
 static bool check_value(const struct row *row, const json_t *value, const char *pointer,
 			json_t *errors)
 {
@@ -292,6 +306,8 @@ static bool check_value(const struct row *row, const json_t *value, const char *
 	case KIND_INTEGER:
 	case KIND_NUMBER:
 		return check_number(row, value, pointer, errors);
+	case KIND_HOOKS:
+		return check_hooks(value, pointer, errors);
 	case KIND_JOB:
 		return check_job(value, pointer, errors);
 	case KIND_NAME:
@@ -731,6 +747,10 @@ static json_t *row_schema(const struct row *row)
 	case KIND_NUMBER:
 		schema = json_pack("{s:s, s:f, s:f}", "type", "number", "minimum", row->min,
 				   "maximum", row->max);
+		break;
+	case KIND_HOOKS:
+		schema = json_pack("{s:s, s:i, s:{s:s, s:[s]}}", "type", "array", "maxItems",
+				   ORC_HOOKS_MAX, "items", "type", "object", "required", "url");
 		break;
 	case KIND_JOB:
 		schema = json_pack("{s:s}", "type", "string");
