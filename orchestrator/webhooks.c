@@ -244,7 +244,8 @@ static void step(struct hook *hook)
 	struct orc_source source = { .after = hook->cursor };
 	uint64_t now = trib_clock_ms();
 
-	if (hook->busy || now < hook->due_ms || !orc_leader_valid(hook->hooks->leader) || (!hook->dirty && now - hook->read_ms < POLL_MS) ||
+	if (hook->busy || now < hook->due_ms || !orc_leader_valid(hook->hooks->leader) ||
+	    (!hook->dirty && now - hook->read_ms < POLL_MS) ||
 	    trib_copy(source.job, sizeof(source.job), hook->job)) {
 		return;
 	}
