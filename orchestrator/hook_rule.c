@@ -127,7 +127,7 @@ static const char *hook_wrong(json_t *hook, const char **ret_key)
 	return NULL;
 }
 
-const char *orc_hooks_wrong(const json_t *hooks, char ret_pointer[64])
+const char *orc_hooks_wrong(const json_t *hooks, char *ret_pointer, size_t size)
 {
 	ret_pointer[0] = '\0';
 	if (!json_is_array(hooks) || json_array_size(hooks) > ORC_HOOKS_MAX) {
@@ -138,7 +138,7 @@ const char *orc_hooks_wrong(const json_t *hooks, char ret_pointer[64])
 		const char *why = hook_wrong(json_array_get(hooks, i), &key);
 
 		if (why) {
-			(void)snprintf(ret_pointer, 64, "/%zu%s", i, key);
+			(void)snprintf(ret_pointer, size, "/%zu%s", i, key);
 			return why;
 		}
 	}

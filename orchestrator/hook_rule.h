@@ -18,7 +18,7 @@
  * reason: a prefix that is not http(s)://host/.. and so would allow other hosts, too. */
 TRIB_MUST_CHECK int orc_hooks_allow(const char *prefixes, const char **ret_reason);
 /* NULL when `hooks` is right; else why, and where in *ret_pointer ("/0/url"). */
-const char *orc_hooks_wrong(const json_t *hooks, char ret_pointer[64]);
+const char *orc_hooks_wrong(const json_t *hooks, char *ret_pointer, size_t size);
 /* Does a hook of `events` (NULL: job.*, round.*, model.*) want this type? */
 bool orc_hook_wants(const json_t *events, const char *type);
 /* Takes the secrets out of a spec that is shown. */

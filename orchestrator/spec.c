@@ -76,9 +76,7 @@ static const char *key_pointer(const char *parent, const char *key, char out[POI
 
 static size_t smallest(size_t a, size_t b, size_t c)
 {
-	size_t least = a < b ? a : b;
-
-	return least < c ? least : c;
+	return a < b ? (a < c ? a : c) : (b < c ? b : c);
 }
 
 /* Levenshtein distance of short names; long ones are far from everything. */
@@ -249,39 +247,31 @@ static bool check_free(const struct row *row, const json_t *value, const char *p
 	return false;
 }
 
-static bool check_name(const json_t *value, const char *pointer, json_t *errors)
-{
-	const char *text = json_string_value(value);
-
-	if (!text || (*text && !trib_metric_name_valid(text, strlen(text)))) {
-		complain(errors, pointer,
-			 "must be \"\" or a metric's name: " TRIB_METRIC_NAME_TEXT);
-		return false;
-	}
-	return true;
-}
-
-static bool check_job(const json_t *value, const char *pointer, json_t *errors)
+static bool check_name(const struct row *row, const json_t *value, const char *pointer,
+		       json_t *errors)
 {
 	const char *text = json_string_value(value);
 	struct trib_id id;
+	bool job = row->kind == KIND_JOB;
+	bool good = text && (!*text || (job ? trib_id_parse("job_", text, &id) == 0
+					    : trib_metric_name_valid(text, strlen(text))));
 
-	if (!text || (*text && trib_id_parse("job_", text, &id))) {
-		complain(errors, pointer, "must be the id of a job");
-		return false;
+	if (!good) {
+		complain(errors, pointer, "must be %s",
+			 job ? "the id of a job"
+			     : "\"\" or a metric's name: " TRIB_METRIC_NAME_TEXT);
 	}
-	return true;
+	return good;
 }
 
-static bool check_hooks(const json_t *value, const char *pointer, json_t *errors)
+static bool check_hooks(const json_t *value, json_t *errors)
 {
-	char place[64];
-	char whole[POINTER_SIZE];
-	const char *why = orc_hooks_wrong(value, place);
+	char place[64] = "/spec/notifications";
+	const char *why =
+		orc_hooks_wrong(value, place + strlen(place), sizeof(place) - strlen(place));
 
 	if (why) {
-		(void)snprintf(whole, sizeof(whole), "%.120s%s", pointer, place);
-		complain(errors, whole, "%s", why);
+		complain(errors, place, "%s", why);
 	}
 	return !why;
 }
@@ -307,11 +297,10 @@ static bool check_value(const struct row *row, const json_t *value, const char *
 	case KIND_NUMBER:
 		return check_number(row, value, pointer, errors);
 	case KIND_HOOKS:
-		return check_hooks(value, pointer, errors);
+		return check_hooks(value, errors);
 	case KIND_JOB:
-		return check_job(value, pointer, errors);
 	case KIND_NAME:
-		return check_name(value, pointer, errors);
+		return check_name(row, value, pointer, errors);
 	case KIND_LATER:
 		complain(errors, pointer, "not supported yet");
 		return false;
@@ -753,8 +742,6 @@ static json_t *row_schema(const struct row *row)
 				   ORC_HOOKS_MAX, "items", "type", "object", "required", "url");
 		break;
 	case KIND_JOB:
-		schema = json_pack("{s:s}", "type", "string");
-		break;
 	case KIND_NAME:
 		schema = json_pack("{s:s, s:i}", "type", "string", "maxLength",
 				   TRIB_METRIC_NAME_MAX);
