@@ -29,7 +29,7 @@ local function versions_out(k, t)
   for i = 1, #clients, 500 do
     local places = redis.call('HMGET', p .. 'aupd', unpack(clients, i, math.min(i + 499, #clients)))
     for n = 1, #places do
-      local base = string.match(places[n] or '', '^[SR]|[^|]*|%d+|(%d+)$')
+      local base = string.match(places[n] or '', '^[SR]|[^|]*|%d+|(%d+)')
       if base then out[base] = true end
     end
   end
