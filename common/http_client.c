@@ -240,6 +240,9 @@ int trib_client_request(const struct trib_client_request *request,
 				       (curl_off_t)request->size);
 		(void)curl_easy_setopt(t->curl, CURLOPT_POSTFIELDS, request->body);
 	}
+	if (request->no_redirect) {
+		(void)curl_easy_setopt(t->curl, CURLOPT_FOLLOWLOCATION, 0L);
+	}
 	if (request->cacert) {
 		(void)curl_easy_setopt(t->curl, CURLOPT_CAINFO, request->cacert);
 	}

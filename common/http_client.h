@@ -21,6 +21,7 @@ struct trib_client_request {
 	/* NULL, or what takes the body of a 200 piece by piece; false ends the transfer. */
 	bool (*on_data)(const char *data, size_t size, void *arg);
 	void *arg;
+	bool no_redirect;   /* a redirect is the answer */
 	long timeout_ms;    /* of the whole; 0 = 120 s (with file or on_data: 60 s of silence) */
 	const char *cacert; /* PEM file; NULL = what trib_client_trust said */
 };

@@ -7,6 +7,7 @@
 
 #include "common/crypto.h"
 #include "orchestrator/api_jobs.h"
+#include "orchestrator/hook_rule.h"
 #include "orchestrator/leader.h"
 #include "orchestrator/orc_metrics.h"
 #include "orchestrator/rounds.h"
@@ -414,5 +415,6 @@ void orc_validate_body(struct orc_request *r, const char *body, size_t size)
 		orc_reply_errors(r, TRIB_PROBLEM_INVALID_SPEC, c->errors);
 		return;
 	}
+	orc_hooks_redact(c->spec.spec);
 	orc_reply_json(r, 200, json_pack("{s:O, s:[]}", "spec", c->spec.spec, "warnings"), false);
 }

@@ -6,6 +6,7 @@
 
 #include "common/clock.h"
 #include "orchestrator/access.h"
+#include "orchestrator/hook_rule.h"
 #include "orchestrator/leader.h"
 #include "orchestrator/spec.h"
 #include "orchestrator/store_life.h"
@@ -57,6 +58,7 @@ json_t *orc_job_json(const struct orc_app *app, const struct orc_view *view)
 	if (!job->spec || trib_json_parse(job->spec, strlen(job->spec), &spec, reason)) {
 		spec = json_object();
 	}
+	orc_hooks_redact(spec);
 	trib_rfc3339(job->created, when);
 	metadata = json_pack("{s:s, s:s, s:s, s:I}", "id", job->id, "name", job->name,
 			     "creationTimestamp", when, "generation", (json_int_t)job->generation);

@@ -16,6 +16,7 @@ struct orc_rounds;
 struct orc_nodes;
 struct orc_sse;
 struct orc_tenants;
+struct orc_hooks;
 struct trib_access;
 
 struct orc_app {
@@ -27,6 +28,7 @@ struct orc_app {
 	struct orc_rounds *rounds;
 	struct orc_nodes *nodes;
 	struct orc_sse *sse;
+	struct orc_hooks *hooks;
 	struct trib_access *access;
 	struct orc_tenants *tenants;
 	struct trib_timer *refresh; /* looks whether the operators changed */

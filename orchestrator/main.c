@@ -20,11 +20,13 @@
 #include "orchestrator/api.h"
 #include "orchestrator/api_meta.h"
 #include "orchestrator/app.h"
+#include "orchestrator/hook_rule.h"
 #include "orchestrator/leader.h"
 #include "orchestrator/nodes.h"
 #include "orchestrator/rounds.h"
 #include "orchestrator/sse.h"
 #include "orchestrator/store_redis.h"
+#include "orchestrator/webhooks.h"
 
 #define STOP_MS 1000 /* longest wait for giving up the lease */
 
@@ -36,6 +38,7 @@ struct settings {
 	const char *data_url;
 	const char *addr_file;
 	uint64_t node_grace_ms;
+	const char *webhook_allow;
 	struct trib_tls_files tls;
 	struct trib_access_config access;
 	bool check;
@@ -47,11 +50,15 @@ static void on_wake(const char *what, const char *job, void *arg)
 {
 	struct orc_app *app = arg;
 
-	if (!app->rounds || !app->sse) {
+	if (!app->rounds || !app->sse || !app->hooks) {
 		return;
 	}
 	if (strcmp(what, "purge") == 0 || strcmp(what, "prune") == 0 || strcmp(what, "copy") == 0) {
 		return; /* for the agents */
+	}
+	orc_hooks_wake(app->hooks, what, job);
+	if (strcmp(what, "hooks") == 0) {
+		return;
 	}
 	if (strcmp(what, "gone") == 0) {
 		orc_rounds_forget(app->rounds, job);
@@ -81,6 +88,7 @@ static void on_lead(void *arg)
 	struct orc_app *app = arg;
 
 	orc_rounds_all(app->rounds);
+	orc_hooks_lead(app->hooks);
 }
 
 /* ---- operators ---- */
@@ -204,6 +212,9 @@ static int make_parts(struct orc_app *app, const struct settings *settings)
 	if (!rc) {
 		rc = orc_sse_new(app->loop, app->store, app->tenants, &app->sse);
 	}
+	if (!rc) {
+		rc = orc_hooks_new(app->loop, app->store, app->leader, &app->hooks);
+	}
 	return rc;
 }
 
@@ -288,6 +299,7 @@ static int run(const struct settings *settings)
 	}
 	app.stopping = true;
 	app.store = orc_store_free(app.store); /* answers what is outstanding */
+	app.hooks = orc_hooks_free(app.hooks);
 	app.sse = orc_sse_free(app.sse);
 	app.nodes = orc_nodes_free(app.nodes);
 	app.rounds = orc_rounds_free(app.rounds);
@@ -369,12 +381,15 @@ int main(int argc, char **argv)
 		{ "node-grace-ms", TRIB_OPTION_NUMBER, &settings.node_grace_ms, 0, 600000, "N",
 		  "a node whose lease has run out has so long to come back" },
 		TRIB_TLS_OPTIONS(&settings.tls),
+		{ "webhook-allow", TRIB_OPTION_TEXT, &settings.webhook_allow, 0, 0, "URLS",
+		  "beginnings of URLs that jobs may notify, with commas between; none without" },
 		{ "addr-file", TRIB_OPTION_TEXT, &settings.addr_file, 0, 0, "PATH",
 		  "write the bound addresses there as JSON" },
 		TRIB_ACCESS_OPTIONS(settings.access),
 		TRIB_CHECK_OPTION(settings.check),
 		{ 0 },
 	};
+	const char *reason = "";
 	int first;
 	int rc =
 		trib_options_parse(argc, argv, "tributary-orchestrator [OPTIONS]", options, &first);
@@ -389,6 +404,10 @@ int main(int argc, char **argv)
 	settings.data_url = checked_url(settings.data_url);
 	if (first != argc || !trib_client_id_valid(settings.id) || !settings.data_url) {
 		(void)fprintf(stderr, "%s: operands, --id or --data-url not valid\n", argv[0]);
+		return 2;
+	}
+	if (orc_hooks_allow(settings.webhook_allow, &reason)) {
+		(void)fprintf(stderr, "%s: --webhook-allow: %s\n", argv[0], reason);
 		return 2;
 	}
 	trib_log_init("orchestrator", TRIB_LOG_INFO);

@@ -64,6 +64,17 @@
 	  "Writes not written down (Redis, or too many of "                                        \
 	  "unknown callers)",                                                                      \
 	  TRIB_COUNTER, 0)                                                                         \
+	X(HOOKS_LIVE, "webhooks", NULL, "Receivers of notifications", TRIB_GAUGE, 0)               \
+	X(HOOKS_OVERFLOW, "webhooks_overflow_total", NULL,                                         \
+	  "Receivers left out: too many, or not readable", TRIB_COUNTER, 0)                        \
+	X(HOOK_SENT, "webhook_posts_total", "outcome=\"taken\"", "Notifications posted",           \
+	  TRIB_COUNTER, 0)                                                                         \
+	X(HOOK_FAILED, "webhook_posts_total", "outcome=\"failed\"", "Notifications posted",        \
+	  TRIB_COUNTER, 0)                                                                         \
+	X(HOOK_GIVEN_UP, "webhook_events_given_up_total", NULL,                                    \
+	  "Events a receiver did not take in all tries", TRIB_COUNTER, 0)                          \
+	X(HOOK_DELAYED, "webhook_queue_full_total", NULL,                                          \
+	  "Posts put off: too many wait, or no memory", TRIB_COUNTER, 0)                           \
 	X(CLIENT_METRICS_LEFT, "client_metrics_left_total", NULL,                                  \
 	  "Client metrics without a gauge for lack of room", TRIB_COUNTER, 0)                      \
 	X(CONNS, "conns", NULL, "Open API connections", TRIB_GAUGE, 0)

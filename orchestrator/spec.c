@@ -8,6 +8,7 @@
 
 #include "common/client_metrics.h"
 #include "common/id.h"
+#include "orchestrator/hook_rule.h"
 #include "orchestrator/spec_rows.h"
 
 #define PATH_MAX_    64
@@ -75,9 +76,7 @@ static const char *key_pointer(const char *parent, const char *key, char out[POI
 
 static size_t smallest(size_t a, size_t b, size_t c)
 {
-	size_t least = a < b ? a : b;
-
-	return least < c ? least : c;
+	return a < b ? (a < c ? a : c) : (b < c ? b : c);
 }
 
 /* Levenshtein distance of short names; long ones are far from everything. */
@@ -248,28 +247,33 @@ static bool check_free(const struct row *row, const json_t *value, const char *p
 	return false;
 }
 
-static bool check_name(const json_t *value, const char *pointer, json_t *errors)
-{
-	const char *text = json_string_value(value);
-
-	if (!text || (*text && !trib_metric_name_valid(text, strlen(text)))) {
-		complain(errors, pointer,
-			 "must be \"\" or a metric's name: " TRIB_METRIC_NAME_TEXT);
-		return false;
-	}
-	return true;
-}
-
-static bool check_job(const json_t *value, const char *pointer, json_t *errors)
+static bool check_name(const struct row *row, const json_t *value, const char *pointer,
+		       json_t *errors)
 {
 	const char *text = json_string_value(value);
 	struct trib_id id;
+	bool job = row->kind == KIND_JOB;
+	bool good = text && (!*text || (job ? trib_id_parse("job_", text, &id) == 0
+					    : trib_metric_name_valid(text, strlen(text))));
 
-	if (!text || (*text && trib_id_parse("job_", text, &id))) {
-		complain(errors, pointer, "must be the id of a job");
-		return false;
+	if (!good) {
+		complain(errors, pointer, "must be %s",
+			 job ? "the id of a job"
+			     : "\"\" or a metric's name: " TRIB_METRIC_NAME_TEXT);
 	}
-	return true;
+	return good;
+}
+
+static bool check_hooks(const json_t *value, json_t *errors)
+{
+	char place[64] = "/spec/notifications";
+	const char *why =
+		orc_hooks_wrong(value, place + strlen(place), sizeof(place) - strlen(place));
+
+	if (why) {
+		complain(errors, place, "%s", why);
+	}
+	return !why;
 }
 
 static bool check_value(const struct row *row, const json_t *value, const char *pointer,
@@ -292,10 +296,11 @@ static bool check_value(const struct row *row, const json_t *value, const char *
 	case KIND_INTEGER:
 	case KIND_NUMBER:
 		return check_number(row, value, pointer, errors);
+	case KIND_HOOKS:
+		return check_hooks(value, errors);
 	case KIND_JOB:
-		return check_job(value, pointer, errors);
 	case KIND_NAME:
-		return check_name(value, pointer, errors);
+		return check_name(row, value, pointer, errors);
 	case KIND_LATER:
 		complain(errors, pointer, "not supported yet");
 		return false;
@@ -732,9 +737,11 @@ static json_t *row_schema(const struct row *row)
 		schema = json_pack("{s:s, s:f, s:f}", "type", "number", "minimum", row->min,
 				   "maximum", row->max);
 		break;
-	case KIND_JOB:
-		schema = json_pack("{s:s}", "type", "string");
+	case KIND_HOOKS:
+		schema = json_pack("{s:s, s:i, s:{s:s, s:[s]}}", "type", "array", "maxItems",
+				   ORC_HOOKS_MAX, "items", "type", "object", "required", "url");
 		break;
+	case KIND_JOB:
 	case KIND_NAME:
 		schema = json_pack("{s:s, s:i}", "type", "string", "maxLength",
 				   TRIB_METRIC_NAME_MAX);

@@ -6,8 +6,9 @@
 #include <string.h>
 
 #define PATH_SIZE 256
-#define MUTABLE                                                                                  \
-	"mode, sync, async, stop, aggregation.denominator, aggregation.population, checkpoints " \
+#define MUTABLE                                                                                   \
+	"mode, sync, async, stop, aggregation.denominator, aggregation.population, checkpoints, " \
+	"notifications "                                                                          \
 	"and labels"
 
 static const char *const may_change[] = { "mode",
@@ -17,7 +18,8 @@ static const char *const may_change[] = { "mode",
 					  "labels",
 					  "aggregation.denominator",
 					  "aggregation.population",
-					  "checkpoints" };
+					  "checkpoints",
+					  "notifications" };
 
 static void refuse(json_t *errors, const char *pointer, const char *detail)
 {

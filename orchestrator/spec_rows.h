@@ -14,6 +14,7 @@ enum kind {
 	KIND_INTEGER,
 	KIND_AUTO, /* KIND_INTEGER, or "auto" */
 	KIND_NUMBER,
+	KIND_HOOKS, /* hook_rule.h */
 	KIND_JOB,   /* its id; "" = none */
 	KIND_NAME,  /* of a metric; "" = none */
 	KIND_LATER, /* known, but not in this version */
@@ -187,6 +188,8 @@ static const struct row table[] = {
 	{ "checkpoints.best.metric", KIND_NAME, 0, 0, NULL, NULL, "\"\"", "Its name; \"\" = none" },
 	{ "checkpoints.best.mode", KIND_ENUM, 0, 0, " max min ", NULL, "\"max\"",
 	  "Whether more or less of it is better" },
+	{ "notifications", KIND_HOOKS, 0, 0, NULL, NULL, "[]",
+	  "Where events go as CloudEvents: [{url, events, secret}]" },
 	{ "initial", KIND_OBJECT, 0, 0, NULL, NULL, NULL,
 	  "Begin with a version of another job of the tenant" },
 	{ "initial.job", KIND_JOB, 0, 0, NULL, NULL, "\"\"", "Its id; \"\" = a model is uploaded" },

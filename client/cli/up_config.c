@@ -216,6 +216,8 @@ int up_config_read(struct up_config *config, const struct cli_command *command, 
 		TEXT("head-timeout-ms", head_timeout_ms, "N", "for a request's head"),
 		TEXT("idle-timeout-ms", idle_timeout_ms, "N", "of an idle connection"),
 		TEXT("conns-max", conns_max, "N", "connections to the gateway"),
+		TEXT("webhook-allow", webhook_allow, "URLS",
+		     "beginnings of URLs that jobs may notify"),
 		TEXT("operators", operators, "FILE", "operators and the hashes of their keys"),
 		TEXT("jwt-alg", jwt_alg, "HS256|RS256|ES256", "take operators' JWTs"),
 		TEXT("jwt-key", jwt_key, "FILE", "their secret, or public key (PEM)"),
@@ -343,6 +345,7 @@ static void orchestrator_words(const struct up_config *config, const struct up_p
 	up_child_word(child, "fd:%d", api_fd);
 	up_child_option(child, "id", config->node);
 	up_child_option(child, "node-grace-ms", config->node_grace_ms);
+	up_child_option(child, "webhook-allow", config->webhook_allow);
 	up_child_option(child, "data-url", config->data_url_text);
 	tls_words(&config->tls, child);
 	child->fds[child->fd_count++] = api_fd;

@@ -42,6 +42,7 @@ struct up_config {
 	const char *head_timeout_ms;
 	const char *idle_timeout_ms;
 	const char *conns_max;
+	const char *webhook_allow;
 	const char *operators; /* files: made absolute */
 	const char *jwt_alg;
 	const char *jwt_key;

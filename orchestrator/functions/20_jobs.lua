@@ -1,11 +1,12 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- What the transitions need of the spec beside its numbers.
-local function job_policy(k, text)
+local function job_policy(k, text, hooks_since)
   local ok, spec = pcall(cjson.decode, text)
   if not ok or type(spec) ~= 'table' then return end
   policy_fields(k[1], spec)
   stop_policy(k, spec)
   checkpoint_policy(k, spec)
+  hook_policy(k, spec, hooks_since)
 end
 
 -- ARGV token id name spec_json goal quorum selmax deadline_ms lease_ms stop_rounds tenant [init: 'job|version']
@@ -18,7 +19,7 @@ local function job_create(k, a)
     'epoch', e or '0', 'leader', who or '', 'round', 0, 'version', -1, 'goal', a[5], 'quorum', a[6],
     'selmax', a[7], 'deadline_ms', a[8], 'lease_ms', a[9], 'stop_rounds', a[10], 'pubround', 0,
     'tenant', a[11] or 'default', 'gen', 1)
-  job_policy(k, a[4])
+  job_policy(k, a[4], '0-0')
   if (a[12] or '') ~= '' then
     redis.call('HSET', k[1], 'init', a[12], 'reason',
       'waits for a node that has version ' .. string.gsub(a[12], '^(.*)|(%d+)$', '%2 of %1'))
@@ -82,7 +83,8 @@ local function job_delete(k, a)
     n = n + redis.call('DEL', b, b .. ':sel', b .. ':upd', b .. ':met', b .. ':late')
   end
   n = n + redis.call('DEL', k[1], p .. 'models', p .. 'ev', p .. 'tok', p .. 'tokid', p .. 'aupd', p .. 'infl', p .. 'tree',
-    p .. 'at', p .. 'old', p .. 'pin')
+    p .. 'at', p .. 'old', p .. 'pin', p .. 'hook')
+  redis.call('SREM', 'trib:hooks', j[3])
   redis.call('ZREM', 'trib:jobs', j[3])
   wake(k[1], 'gone')
   if a[2] == '1' then wake(k[1], 'purge') end

@@ -79,7 +79,7 @@ local function job_patch(k, a)
   redis.call('HSET', k[1], 'gen', gen + 1, 'patched', 1, 'spec', a[3], 'goal', a[4], 'quorum', a[5], 'selmax', a[6],
     'deadline_ms', a[7], 'lease_ms', a[8], 'stop_rounds', a[9],
     'ascan', math.max(tonumber(was.amax or '0'), tonumber(was.ascan or '0')))
-  job_policy(k, a[3])
+  job_policy(k, a[3], last_event(k))
   local j = job_of(k)
   d = redis.call('HMGET', k[1], 'apop', 'anorm')
   if was.adenom ~= j.adenom or was.apop ~= (d[1] or nil) or was.anorm ~= (d[2] or nil) then pin_denominators(k, was) end

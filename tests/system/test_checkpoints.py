@@ -42,7 +42,7 @@ def run_rounds(job, values):
 
 
 def settled(job, versions):
-    until(f"versions {versions}", lambda: listed(job) == versions, 20)
+    until(f"versions {versions}, not {listed(job)}", lambda: listed(job) == versions, 20)
     until(f"files {versions}, not {files(job)}", lambda: files(job) == versions, 20)
 
 

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 /* Programs are not libraries: the file under test comes in whole. */
+#include "orchestrator/hook_rule.c"
 #include "orchestrator/spec.c"
 
 #define HEAD                           \
@@ -126,7 +127,7 @@ static void test_defaults(void **state)
 		"\"flush_timeout_s\":120,\"client_timeout_s\":1800},"
 		"\"checkpoints\":{\"keep\":0,\"every\":0,\"best\":{\"metric\":\"\",\"mode\":"
 		"\"max\"}},"
-		"\"initial\":{\"job\":\"\",\"version\":-1},"
+		"\"notifications\":[],\"initial\":{\"job\":\"\",\"version\":-1},"
 		"\"auth\":{\"clients\":\"open\"}}";
 	json_t *wanted = parse(want);
 
@@ -277,6 +278,35 @@ static void test_envelope(void **state)
 	}
 }
 
+static void test_notifications(void **state)
+{
+	const char *reason;
+	json_t *events = json_pack("[s, s]", "round.*", "job.paused");
+
+	(void)state;
+	refused("{\"notifications\":[{\"url\":\"http://h/\"}]}", "/spec/notifications/0/url",
+		"sends no");
+	assert_int_equal(orc_hooks_allow("http://h", &reason), -EINVAL);
+	assert_int_equal(orc_hooks_allow("http://h/,https://", &reason), -EINVAL);
+	assert_int_equal(orc_hooks_allow("ftp://h/", &reason), -EINVAL);
+	assert_int_equal(orc_hooks_allow("http://h/,https://i:8/x/", &reason), 0);
+	refused("{\"notifications\":[{\"url\":\"http://h\"}]}", "/spec/notifications/0/url",
+		"http");
+	refused("{\"notifications\":[{\"url\":\"http://i:8/x/\"}]}", "/spec/notifications/0/url",
+		"among");
+	refused("{\"notifications\":[{\"url\":\"https://i:8/x/%2e./y\"}]}",
+		"/spec/notifications/0/url", "dot");
+	refused("{\"notifications\":7}", "/spec/notifications", "array");
+	assert_true(orc_hook_wants(events, "round.open"));
+	assert_true(orc_hook_wants(events, "job.paused"));
+	assert_false(orc_hook_wants(events, "job.paused.x"));
+	assert_false(orc_hook_wants(events, "roun"));
+	assert_true(orc_hook_wants(NULL, "model.published"));
+	assert_false(orc_hook_wants(NULL, "update.accepted"));
+	json_decref(events);
+	assert_int_equal(orc_hooks_allow(NULL, &reason), 0);
+}
+
 static void test_all_errors_at_once_but_bounded(void **state)
 {
 	char text[16384] = HEAD ",\"spec\":{\"mode\":7,\"sync\":{\"goal\":-1";
@@ -359,6 +389,7 @@ int main(void)
 		cmocka_unit_test(test_scale_bits),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_envelope),
+		cmocka_unit_test(test_notifications),
 		cmocka_unit_test(test_all_errors_at_once_but_bounded),
 		cmocka_unit_test(test_strange_keys),
 		cmocka_unit_test(test_labels_are_kept),

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 /* Programs are not libraries: the files under test come in whole. */
+#include "orchestrator/hook_rule.c"
 #include "orchestrator/spec.c"
 #include "orchestrator/spec_patch.c"
 
