@@ -73,3 +73,9 @@ bench-idle: all
 bench-control: all $(B)/tests/bench/control/driver
 	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/control.py $(abspath $(B))/tests/bench/control/driver
 .PHONY: bench-control
+# The images (buildah and mmdebstrap, or Docker), and running them as the manifests say (podman, root).
+image:
+	$(Q)tools/image.sh $(if $(AGAIN),--again)
+image-test:
+	$(Q)$(PYTHON) tests/k8s/smoke.py
+.PHONY: image image-test
