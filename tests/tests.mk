@@ -78,4 +78,7 @@ image:
 	$(Q)tools/image.sh $(if $(AGAIN),--again)
 image-test:
 	$(Q)$(PYTHON) tests/k8s/smoke.py
-.PHONY: image image-test
+# start.sh of components/redis-sentinel with real Redis and Sentinels: fail-over, rejoin, restart of all (root).
+k8s-redis:
+	$(Q)$(PYTHON) -m pytest -q -p no:cacheprovider tests/k8s/test_start.py
+.PHONY: image image-test k8s-redis

@@ -141,7 +141,7 @@ mkdir -p "$to/data" "$to/etc/redis"
 put "$to" /usr/bin/redis-check-rdb /usr/bin/redis-server
 put "$to" /usr/bin/redis-cli /usr/bin/redis-cli
 put "$to" /usr/bin/busybox /usr/bin/busybox
-for name in sh cat cp sleep; do
+for name in sh cat cp timeout; do
 	ln -s busybox "$to/usr/bin/$name"
 done
 ln -s redis-server "$to/usr/bin/redis-sentinel"

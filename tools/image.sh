@@ -106,7 +106,7 @@ for pair in tributary:tributary redis:tributary-redis; do
 		exit 1
 	}
 	if [ -n "$again" ]; then
-		second=$(build "${pair%%:*}" "$name" --no-cache)
+		second=$(build "${pair%%:*}" "$name" --layers --no-cache)
 		if [ "$digest" != "$second" ]; then
 			say "built again it is another: $second" >&2
 			exit 1

@@ -118,6 +118,7 @@ def start(podman, objects, o, c, volumes, first):
             values[e["name"]] = FIELDS[path]
     if "TRIBUTARY_DATA_URL" in values:
         values["TRIBUTARY_DATA_URL"] = "http://127.0.0.1:8081"  # the clients here have no cluster names
+    values = {k: re.sub(r"\$\((\w+)\)", lambda m: values[m.group(1)], v) for k, v in values.items()}
     around = policy.pod_of(o)["spec"].get("securityContext") or {}
     own = c["securityContext"]
     user, group = (own.get(k, around.get(k)) for k in ("runAsUser", "runAsGroup"))
