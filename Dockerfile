@@ -17,6 +17,14 @@ COPY . /src
 ARG SOURCE_DATE_EPOCH=0
 RUN make -C /src -j"$(nproc)" all && /src/tools/image-root.sh /src/build/bin /out "${SOURCE_DATE_EPOCH}"
 
+# Training clients of the example, for tests/k8s/cluster (make image CLIENT=1).
+FROM ${BASE} AS client
+RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3 python3-numpy \
+    python3-sklearn
+COPY client /client
+USER 65532:65532
+ENTRYPOINT ["/usr/bin/python3"]
+
 FROM scratch AS redis
 COPY --from=build /out/redis/ /
 USER 65532:65532

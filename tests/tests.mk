@@ -75,7 +75,7 @@ bench-control: all $(B)/tests/bench/control/driver
 .PHONY: bench-control
 # The images (buildah and mmdebstrap, or Docker), and running them as the manifests say (podman, root).
 image:
-	$(Q)tools/image.sh $(if $(AGAIN),--again)
+	$(Q)CLIENT=$(CLIENT) tools/image.sh $(if $(AGAIN),--again)
 image-test:
 	$(Q)$(PYTHON) tests/k8s/smoke.py
 # start.sh of components/redis-sentinel with real Redis and Sentinels: fail-over, rejoin, restart of all (root).
