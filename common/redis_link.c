@@ -352,36 +352,6 @@ static int parse_address(struct trib_redis *redis, const char *address)
 	return 0;
 }
 
-int trib_redis_check(const char *address)
-{
-	struct trib_redis *redis = trib_alloc(sizeof(*redis));
-	char text[1024];
-	char *at = text;
-	int rc = redis ? 0 : -ENOMEM;
-
-	if (!redis || !redis_starts_with(address, TRIB_SENTINEL_SCHEME)) {
-		rc = rc ? rc : parse_address(redis, address);
-		trib_free(redis);
-		return rc;
-	}
-	rc = trib_copy(text, sizeof(text), address + strlen(TRIB_SENTINEL_SCHEME));
-	if (!rc) {
-		char *slash = strchr(text, '/');
-
-		rc = slash && slash[1] && slash[1] != '?' ? 0 : -EINVAL;
-		if (slash) {
-			*slash = '\0';
-		}
-	}
-	while (!rc && at) {
-		const char *one = strsep(&at, ",");
-
-		rc = redis_starts_with(one, "unix:") ? -EINVAL : parse_address(redis, one);
-	}
-	trib_free(redis);
-	return rc;
-}
-
 /* ---- life ---- */
 
 static int use_sentinels(struct trib_redis *redis, const char *address)

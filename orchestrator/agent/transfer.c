@@ -283,7 +283,6 @@ static int fetch(struct agent_transfer *t, const struct file *f)
 	if (t->url_count == 0) {
 		return rc;
 	}
-	if (mkdir(f->dir, 0755) && errno != EEXIST) {
 	if (mkdir(f->dir, 0770) && errno != EEXIST) {
 		return -errno;
 	}
