@@ -105,6 +105,13 @@ void trib_config_program(struct trib_config_check *check, const char *option, co
 	}
 }
 
+void trib_config_file(struct trib_config_check *check, const char *option, const char *path)
+{
+	if (path && path[0] && access(path, R_OK)) {
+		trib_config_fault(check, option, "%s: %s", path, strerrordesc_np(errno));
+	}
+}
+
 void trib_config_tls(struct trib_config_check *check, const struct trib_tls_files *files)
 {
 	struct trib_tls *tls = NULL;

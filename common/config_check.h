@@ -28,6 +28,8 @@ void trib_config_socket(struct trib_config_check *check, const char *option, con
 /* A directory that takes files, or a place to make it at. */
 void trib_config_directory(struct trib_config_check *check, const char *option, const char *path);
 void trib_config_program(struct trib_config_check *check, const char *option, const char *path);
+/* A file to be read later; NULL or "": none, which is good. */
+void trib_config_file(struct trib_config_check *check, const char *option, const char *path);
 /* Reads the files as a start would. */
 void trib_config_tls(struct trib_config_check *check, const struct trib_tls_files *files);
 void trib_config_access(struct trib_config_check *check, const struct trib_access_config *config);

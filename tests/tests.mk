@@ -79,3 +79,12 @@ bench-policies: all
 chaos-nodes: all
 	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin RUNS=$(RUNS) SEED=$(SEED) $(PYTHON) tests/chaos_nodes.py
 .PHONY: chaos-nodes
+# The images (buildah and mmdebstrap, or Docker), and running them as the manifests say (podman, root).
+image:
+	$(Q)CLIENT=$(CLIENT) tools/image.sh $(if $(AGAIN),--again)
+image-test:
+	$(Q)$(PYTHON) tests/k8s/smoke.py
+# start.sh of components/redis-sentinel with real Redis and Sentinels: fail-over, rejoin, restart of all (root).
+k8s-redis:
+	$(Q)$(PYTHON) -m pytest -q -p no:cacheprovider tests/k8s/test_start.py
+.PHONY: image image-test k8s-redis

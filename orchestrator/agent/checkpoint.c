@@ -155,7 +155,7 @@ static int link_model(const struct agent *agent, const char *from, const char *v
 	int rc = 0;
 
 	(void)snprintf(target, sizeof(target), "%s/%s", agent->options.models, to);
-	if (mkdir(target, 0755) && errno != EEXIST) {
+	if (mkdir(target, 0770) && errno != EEXIST) {
 		return -errno;
 	}
 	fd = open(target, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -77,6 +77,9 @@ static int check(const struct agent_options *o, const struct trib_option *table)
 	if (o->data_url[0]) {
 		trib_config_url(&check, "data-url", o->data_url);
 	}
+	trib_config_file(&check, "peer-ca", o->peer_ca);
+	trib_config_file(&check, "peer-cert", o->peer_cert);
+	trib_config_file(&check, "peer-key", o->peer_key);
 	return trib_config_verdict(&check, table);
 }
 
@@ -348,9 +351,9 @@ int main(int argc, char **argv)
 		return rc > 0 ? 0 : 2;
 	}
 	trib_log_init("agent", TRIB_LOG_INFO);
-	trib_privilege_share(agent.options.share);
 	name_boot(&agent);
 	trib_client_trust(agent.options.peer_ca, agent.options.peer_cert, agent.options.peer_key);
+	trib_privilege_share(agent.options.share);
 	rc = trib_loop_new(&agent.loop);
 	if (!rc) {
 		rc = trib_loop_on_signal(agent.loop, SIGTERM, on_signal, &agent);

@@ -283,7 +283,7 @@ static int fetch(struct agent_transfer *t, const struct file *f)
 	if (t->url_count == 0) {
 		return rc;
 	}
-	if (mkdir(f->dir, 0755) && errno != EEXIST) {
+	if (mkdir(f->dir, 0770) && errno != EEXIST) {
 		return -errno;
 	}
 	for (uint32_t i = 0; i < t->url_count && rc; i++) {

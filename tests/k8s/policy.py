@@ -180,7 +180,7 @@ class Policy:
         elif kind == "ConfigMap":
             for name, text in (o.get("data") or {}).items():
                 if name.endswith(".json"):
-                    self.dashboard(text)
+                    self.dashboard(text, "grafana_dashboard" in (o["metadata"].get("labels") or {}))
 
     # ---- metrics ----
 
@@ -190,11 +190,13 @@ class Policy:
             for name in set(re.findall(r"\btributary_[a-z0-9_]+", text)) - known:
                 self.fault(f"{name}: nothing in the sources has such a metric")
 
-    def dashboard(self, text):
+    def dashboard(self, text, panels_wanted):
         try:
             board = json.loads(text)
         except ValueError as e:
             self.fault(f"no JSON: {e}")
+            return
+        if not panels_wanted:
             return
         panels = board.get("panels", [])
         self.want(panels and len({p["id"] for p in panels}) == len(panels), "panels without, or with one id twice")
@@ -518,10 +520,11 @@ class Policy:
                 if not service or int(port) not in [p["port"] for p in service["spec"]["ports"]]:
                     self.fault(f"{c['name']}: {name}: no Service has {host}:{port}")
                 elif name == "TRIBUTARY_REDIS":
+                    ports = {int(port)} | ({6379} if value.startswith("sentinel://") else set())
                     for server in self.selected({"matchLabels": service["spec"]["selector"]},
                                                 service["metadata"]["namespace"]):
-                        why = self.allowed(o, server, int(port))
-                        self.want(why is None, f"{c['name']}: policies do not let it reach Redis ({why})")
+                        for why in {self.allowed(o, server, p) for p in ports} - {None}:
+                            self.fault(f"{c['name']}: policies do not let it reach Redis ({why})")
 
     # ---- our node ----
 
@@ -547,6 +550,9 @@ class Policy:
         self.want(option(agent, "socket") == option(gateway, "agent"), "agent --socket is not gateway --agent")
         self.want(option(agent, "models") == option(gateway, "models"), "agent and gateway have different --models")
         self.want(option(agent, "keeper") == option(by.get("keeper", {}), "socket"), "agent --keeper is not the keeper's")
+        url = self.values(o, agent).get("TRIBUTARY_DATA_URL") or ""
+        secure = "TRIBUTARY_TLS_CERT" in self.values(o, gateway)
+        self.want(url.startswith("https://" if secure else "http://"), f"agent: data URL {url} is not what gateways speak")
         groups = {(c.get("securityContext") or {}).get("runAsGroup") for c in (agent, gateway)}
         self.want(len(groups) == 1 and None not in groups, "agent and gateway are not of one group")
 

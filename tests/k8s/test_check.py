@@ -273,6 +273,8 @@ MISTAKES = {
         "port 'metrics' is none of its Service"),
     "a dashboard that is no JSON": (
         setter("ConfigMap", "tributary-dashboard", ["data", "tributary.json"], "{"), "no JSON"),
+    "an agent that tells a plain URL of a TLS gateway": (
+        env("agent", "TRIBUTARY_DATA_URL", "http://$(POD_IP):8081"), "is not what gateways speak"),
     "no priority class": (
         setter("Deployment", "tributary-orchestrator", [*POD, "priorityClassName"], "high"),
         "PriorityClass 'high' is not there"),
