@@ -20,6 +20,10 @@ enum gauge {
 	G_DEAD,
 	G_DROPPED,
 	G_FUNCTIONS,
+	G_SPARES,
+	G_LEVELS,
+	G_FAN_IN,
+	G_SHARDS,
 	G_JOBS,
 	G_ARENA,
 	G_ARENA_USED,
@@ -118,6 +122,14 @@ static struct trib_metric metrics[G_COUNT] = {
 	[G_DROPPED] = { "tributary_desc_dropped_total", NULL, "Descriptors nobody could take",
 			TRIB_COUNTER, 0, 0 },
 	[G_FUNCTIONS] = { "tributary_agg_processes", NULL, "Live functions", TRIB_GAUGE, 0, 0 },
+	[G_SPARES] = { "tributary_agg_spares", NULL, "Functions that wait for a job", TRIB_GAUGE, 0,
+		       0 },
+	[G_LEVELS] = { "tributary_tree_levels", NULL, "Levels of the deepest tree", TRIB_GAUGE, 0,
+		       0 },
+	[G_FAN_IN] = { "tributary_tree_fan_in", NULL, "Waiting updates per leaf, at most",
+		       TRIB_GAUGE, 0, 0 },
+	[G_SHARDS] = { "tributary_tree_shards", NULL, "Ranges a vector is split into, at most",
+		       TRIB_GAUGE, 0, 0 },
 	[G_JOBS] = { "tributary_agent_jobs", NULL, "Jobs with memory on this node", TRIB_GAUGE, 0,
 		     0 },
 	[G_ARENA] = { "tributary_arena_bytes", NULL, "Shared memory this node may use", TRIB_GAUGE,
@@ -152,6 +164,10 @@ static void refresh(const struct agent *agent)
 	struct trib_transport_stats stats;
 	uint64_t counts[4] = { 0 };
 	uint64_t functions = 0;
+	uint32_t spares = 0;
+	uint32_t levels = 0;
+	uint32_t fan_in = 0;
+	uint32_t shards = 0;
 
 	trib_transport_stats(agent->transport, &stats);
 	for (uint32_t i = 0; i < AGENT_JOBS_MAX; i++) {
@@ -161,6 +177,9 @@ static void refresh(const struct agent *agent)
 			continue;
 		}
 		slots_of(job, counts);
+		levels = job->plan.levels > levels ? job->plan.levels : levels;
+		fan_in = job->plan.fan_in > fan_in ? job->plan.fan_in : fan_in;
+		shards = job->lanes > shards ? job->lanes : shards;
 		for (uint32_t f = AGENT_TOP; f <= job->fn_high; f++) {
 			functions += job->fns[f].pid > 0;
 		}
@@ -169,6 +188,13 @@ static void refresh(const struct agent *agent)
 	trib_metric_set(&metrics[G_RELAYED], (int64_t)stats.relayed);
 	trib_metric_set(&metrics[G_DEAD], (int64_t)stats.dead_letters);
 	trib_metric_set(&metrics[G_DROPPED], (int64_t)stats.dropped);
+	for (uint32_t i = 0; i < AGENT_SPARES_MAX; i++) {
+		spares += agent->pool.spares[i].pid > 0;
+	}
+	trib_metric_set(&metrics[G_SPARES], spares);
+	trib_metric_set(&metrics[G_LEVELS], levels);
+	trib_metric_set(&metrics[G_FAN_IN], fan_in);
+	trib_metric_set(&metrics[G_SHARDS], shards);
 	trib_metric_set(&metrics[G_FUNCTIONS], (int64_t)functions);
 	trib_metric_set(&metrics[G_JOBS], agent->job_count);
 	trib_metric_set(&metrics[G_ARENA], (int64_t)agent->options.arena_bytes);

@@ -631,6 +631,9 @@ int agent_fn_send(struct agent_fn *fn, struct trib_descriptor *descriptor)
 	descriptor->route = TRIB_ROUTE(fn->job->index, fn->index);
 	descriptor->job = fn->job->index;
 	descriptor->source = 0;
+	if (!descriptor->sent_us) {
+		descriptor->sent_us = trib_descriptor_now_us(); /* it has not waited */
+	}
 	trib_descriptor_seal(descriptor);
 	return trib_descriptor_send(fn->job->hub_fd, descriptor);
 }

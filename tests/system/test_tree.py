@@ -146,6 +146,7 @@ def test_the_tree_is_told_and_drawn(node):
     assert sum(f["merged"] for f in functions.values()) == 3
     for f in functions.values():
         assert f["messages"] > 0 and f["cpu_us"] > 0 and f["bytes"] == 64 * f["messages"], f
+        assert f["queue_us"] < 300e6, f  # a sane clock, no more
         above = functions.get(f["parent"])
         assert {"top": f["parent"] == 0, "middle": above and above["role"] == "top",
                 "leaf": above and above["role"] in ("middle", "top")}[f["role"]], functions
