@@ -23,6 +23,7 @@
 #define TICKET_SLACK_MS 60000
 #define PLAN_URL_SIZE   256
 #define URL_CHARACTERS  "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:/.-[]_%~"
+#define LEFT_MAX_MS     60000
 
 struct gw_checkin {
 	TAILQ_ENTRY(gw_checkin) entry;
@@ -36,6 +37,7 @@ struct gw_checkin {
 	uint64_t wakes;    /* of the worker, when Redis was asked */
 	uint64_t until_ms; /* 0: not to be held */
 	uint64_t ask_ms;
+	uint64_t left_ms; /* the round takes that long still, as the record told with WAIT */
 	char job_id[TRIB_JOB_ID_SIZE];
 	char client[TRIB_CLIENT_ID_SIZE];
 	/* of SELECTED */
@@ -112,6 +114,9 @@ static void answer_wait(struct gw_checkin *c, const char *why)
 	struct trib_exchange *x;
 
 	ms = gw_worker_jitter(worker, ms / 2, ms + ms / 2);
+	if (c->until_ms == 0 || trib_clock_ms() < c->until_ms) {
+		ms += c->left_ms; /* who was held to the end is held again, and so comes at once */
+	}
 	gw_count(GW_M_CHECKINS_WAIT, 1);
 	x = leave(c);
 	if (x) {
@@ -374,6 +379,7 @@ static void on_checkin(const struct trib_value *value, void *arg)
 	struct gw_checkin *c = arg;
 	const char *word = value ? trib_value_text(trib_value_at(value, 0)) : "";
 	const char *more = value ? trib_value_text(trib_value_at(value, 1)) : "";
+	long long left;
 
 	if (!value || trib_value_type(value) != TRIB_VALUE_ARRAY) {
 		refuse(c, TRIB_PROBLEM_UNAVAILABLE, "Redis refused");
@@ -384,6 +390,8 @@ static void on_checkin(const struct trib_value *value, void *arg)
 		}
 		confirm(c);
 	} else if (strcmp(word, "WAIT") == 0) {
+		left = trib_value_integer(trib_value_at(value, 2));
+		c->left_ms = left > 0 && left <= LEFT_MAX_MS ? (uint64_t)left : 0;
 		wait(c, more);
 	} else if (strcmp(word, "PAUSED") == 0) {
 		wait(c, "paused");

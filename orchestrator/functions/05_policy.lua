@@ -2,6 +2,7 @@
 -- What a job's policy says, taken from its spec once (so that a PATCH can do it again) and kept as fields of the job:
 --   mode late afn aalpha ahinge aoff amax atrig adt   what an update that is late counts
 --   adenom apop anorm                                 what the sum is divided by
+--   sample                                            'fraction|seed' of a synchronous round's sample
 -- Powers and roots are taken here and at a commit, on the machine that decides, and their results are recorded: nobody
 -- computes them again.
 
@@ -61,7 +62,7 @@ local function policy_fields(key, spec)
   local j = {amax = y.max_staleness or 20, afn = st.fn or 'poly', aalpha = st.alpha or 0.5, ahinge = st.after or 0,
              aoff = st.offset or 0, adt = (y.flush_timeout_s or 120) * 1000}
   redis.call('HDEL', key, 'mode', 'below', 'late', 'afn', 'aalpha', 'ahinge', 'aoff', 'amax', 'atrig', 'adt', 'adenom',
-    'apop', 'anorm')
+    'apop', 'anorm', 'sample')
   if spec.mode == 'async' then
     j.mode, j.atrig = 'async', y.trigger or 'count'
     if st.normaliser == 'average' then
@@ -70,6 +71,10 @@ local function policy_fields(key, spec)
   else
     if j.afn == 'intervals' then j.afn = 'const' end        -- sums of this mode have no room for more than the weight
     if sync.below_quorum == 'fail' then j.below = 'fail' end
+    local pick = sync.sampling or {}
+    if (pick.fraction or 1) < 1 then
+      j.sample = string.format('%.17g', pick.fraction) .. '|' .. string.format('%.0f', pick.seed or 0)
+    end
     if sync.late == 'next' then
       st = sync.staleness or {}
       j.late, j.amax, j.afn = 'next', sync.max_staleness or 5, st.fn or 'poly'
@@ -78,7 +83,7 @@ local function policy_fields(key, spec)
   end
   j.adenom, j.apop = agg.denominator or 'weight_sum', agg.population
   for _, name in ipairs({'mode', 'below', 'late', 'afn', 'aalpha', 'ahinge', 'aoff', 'amax', 'atrig', 'adt', 'adenom',
-                         'apop', 'anorm'}) do
+                         'apop', 'anorm', 'sample'}) do
     local value = j[name]
     if value ~= nil then
       redis.call('HSET', key, name, type(value) == 'number' and string.format('%.17g', value) or value)

@@ -39,12 +39,14 @@ local function acheckin(k, a, j)
   local u = redis.call('HGET', p .. 'aupd', a[1])
   if u then
     local s, had, exp, from = string.match(u, '^(%a)|([^|]*)|(%d+)|(%d+)')
-    if s == 'C' and (exp == j.version or had == a[2]) then return {'WAIT', 'reported'} end  -- (client, base) once
+    if s == 'C' and (exp == j.version or had == a[2]) then                     -- (client, base) once
+      return told_to_wait(k, p .. 'r:' .. j.round, 'reported', t)
+    end
     if s == 'R' and tonumber(exp) > t then id, base = had, from end            -- an upload is under way
   end
   redis.call('ZREMRANGEBYSCORE', p .. 'infl', '-inf', t)
   if not redis.call('ZSCORE', p .. 'infl', a[1]) and redis.call('ZCARD', p .. 'infl') >= tonumber(j.selmax) then
-    return {'WAIT', 'full'}
+    return told_to_wait(k, p .. 'r:' .. j.round, 'full', t)
   end
   redis.call('ZADD', p .. 'infl', ends, a[1])
   if id == a[2] then redis.call('HSET', p .. 'aupd', a[1], 'S|' .. id .. '|' .. ends .. '|' .. base .. '|' .. t) end

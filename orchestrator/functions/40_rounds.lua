@@ -42,7 +42,7 @@ local function holds_place(k, j, client)
 end
 
 -- ARGV client update_id_candidate -> SELECTED round base deadline update_id lease_end [url of the planned node]
---   | WAIT why (reported full noround closing) | DONE state | PAUSED | NOMODEL | NOJOB
+--   | WAIT why (reported full not-sampled noround closing) [ms left] | DONE state | PAUSED | NOMODEL | NOJOB
 local function checkin(k, a)
   local j = job_of(k)
   if not j.state then return {'NOJOB'} end
@@ -61,11 +61,12 @@ local function checkin(k, a)
   local u = redis.call('HGET', upd, a[1])
   if u then
     local st, id = string.match(u, '^(%a)|([^|]*)|')
-    if st == 'C' then return {'WAIT', 'reported'} end       -- carried into this one: too
+    if st == 'C' then return told_to_wait(k, base, 'reported', t) end       -- carried into this one: too
     redis.call('ZADD', sel, ends, a[1])
     if st == 'S' then redis.call('HSET', upd, a[1], 'S|' .. id .. '|' .. ends) end
     return {'SELECTED', j.round, r[3], r[4], id, ends}
   end
+  if j.sample and not sampled(j, base, a[1]) then return told_to_wait(k, base, 'not-sampled', t) end
   if redis.call('ZCARD', sel) >= tonumber(r[2]) then
     local old = redis.call('ZRANGEBYSCORE', sel, '-inf', t, 'LIMIT', 0, 8)
     local freed = false
@@ -82,7 +83,7 @@ local function checkin(k, a)
         freed = true
       end
     end
-    if not freed then return {'WAIT', 'full'} end
+    if not freed then return told_to_wait(k, base, 'full', t) end
   end
   redis.call('ZADD', sel, ends, a[1])
   redis.call('HSET', upd, a[1], 'S|' .. a[2] .. '|' .. ends)

@@ -5,6 +5,7 @@ been decided (who counts, in which round, with which weight) and what the model 
 
 Times are milliseconds of whatever clock made the trace; only the clock trigger and `intervals` look at them.
 """
+import hashlib
 import math
 
 import numpy as np
@@ -33,6 +34,8 @@ class Policy:
         else:
             self.goal = s["goal"]
             self.places = math.ceil(self.goal * s.get("over_select", 1.0) - 1e-9)
+            pick = s.get("sampling", {})
+            self.fraction, self.seed = pick.get("fraction", 1), pick.get("seed", 0)
             self.late, self.most, self.clock = s.get("late") == "next", s.get("max_staleness", 5), False
 
     def discount(self, tau, held=0.0):
@@ -53,6 +56,11 @@ class Policy:
 
     def counted(self, units, tau, held=0.0):
         return max(1, math.floor(units * self.discount(tau, held) + 0.5))
+
+    def samples(self, number, client):
+        """Is the client in the sample of a round? 52 bits of SHA-1 as a number in [0, 1)."""
+        draw = hashlib.sha1(f"{self.seed}|{number}|{client}".encode()).hexdigest()[:13]
+        return int(draw, 16) / 2.0 ** 52 < self.fraction
 
     def divisor(self, rows):
         """rows: (units before the discount, units after it) of every update of a round."""
@@ -127,6 +135,8 @@ class Simulator:
             return "selected", r.number, self.version
         if client in r.members:
             return "wait", "reported"
+        if client not in r.places and not self.p.samples(r.number, f"c-{client}"):
+            return "wait", "not-sampled"
         if client not in r.places and len(r.places) >= self.p.places:
             return "wait", "full"
         r.places[client] = True

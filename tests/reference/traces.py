@@ -59,6 +59,8 @@ def spec_of(policy, rng):
     if policy in ("late", "drop"):
         sync = {"goal": rng.randint(2, 4), "quorum": 1, "over_select": rng.choice([1.0, 1.5, 2.0]), "deadline_s": 600,
                 "client_timeout_s": 600}
+        if rng.random() < 0.4:
+            sync["sampling"] = {"fraction": 0.75, "seed": rng.randrange(2 ** 50)}
         if policy == "late":
             sync.update(late="next", max_staleness=rng.choice([1, 2, 5]), staleness=staleness_of(rng))
         return {"mode": "sync", "sync": sync, "aggregation": aggregation_of(rng, ALL)}
@@ -112,7 +114,7 @@ class Run:
                 if ": 503 " not in str(e):
                     raise
                 continue
-            if answer["status"] == "selected" or answer["why"] in ("reported", "full"):
+            if answer["status"] == "selected" or answer["why"] in ("reported", "full", "not-sampled"):
                 return answer
             time.sleep(0.01)  # the round is between two states: not what is compared here
         raise Mismatch(f"check-in of {client}: no answer in time")

@@ -2,6 +2,7 @@
 """orchestrator/functions/ alone, on a redis-server of its own: random transitions, each of which may be sent again
 at any later time (as common/redis.c does after a broken connection). After every call the sums of the record are the
 sums of its parts, and what was counted stays counted unless it was declared lost."""
+import hashlib
 import json
 import os
 import random
@@ -253,7 +254,7 @@ CLOCK = ('{"mode":"async","async":{"trigger":"clock","flush_timeout_s":0.04,"sta
 @pytest.mark.parametrize("spec", ["{}", '{"sync":{"below_quorum":"fail"}}', ASYNC, LATE, CLOCK])
 @pytest.mark.parametrize("piece", range(4))
 def test_random_transitions_sent_again_at_any_time(redis, piece, spec):
-    for seed in range(piece * 18, piece * 18 + 18):
+    for seed in range(piece * 10, piece * 10 + 10):
         world = World(redis, seed, spec)
         for i in range(150):
             try:
@@ -376,3 +377,44 @@ def test_divisors_and_normaliser(redis, aggregation, want):
             assert w.call("commit", c, "upd_" + c, 1, "d", 5, f"n1:b1:{ord(c)}:1", "n1")[0] == "OK"
         divisor = int(w.call("node_sync", "n1")[13])
         assert divisor == (max(1, int(want * norm + 0.5)) if want else 0), (staleness, divisor)
+
+
+def test_seeded_samples_can_be_told_by_anybody_and_grow_when_extended(redis):
+    def drawn(seed, n, client):
+        return int(hashlib.sha1(f"{seed}|{n}|{client}".encode()).hexdigest()[:13], 16) / 2.0 ** 52
+
+    w = World(redis, 1, '{"sync":{"sampling":{"fraction":0.3,"seed":77}}}')
+    redis("HSET", JOB, "goal", 90, "selmax", 90)
+    w.call("round_open", "5|o", 1, 0, 90, 5, 90, 1)
+    clients = [f"k{i}" for i in range(60)]
+
+    def asked():
+        answers = {c: w.call("checkin", c, "upd_" + c) for c in clients}
+        assert all(a[0] == "SELECTED" or a[:2] == ["WAIT", "not-sampled"] for a in answers.values())
+        return {c for c, a in answers.items() if a[0] == "SELECTED"}
+
+    first = {c for c in clients if drawn(77, 1, c) < 0.3}
+    assert 5 < len(first) < 40 and asked() == first
+    one = min(first)
+    assert w.call("commit", one, "upd_" + one, 1, "d", 5, "n1:b1:1:1", "n1")[0] == "OK"
+    time.sleep(0.01)
+    assert w.call("deadline", "5|o", 1, 0)[0] == "EARLY" and w.round(1)["extended"] == "1"
+    clients.remove(one)
+    assert asked() == {c for c in clients if drawn(77, 1, c) < 0.6}
+
+
+def test_who_waits_is_told_how_long_the_round_still_takes(redis):
+    w = World(redis, 1, "{}")
+    redis("HSET", JOB, "goal", 1, "selmax", 1)
+    w.call("round_open", "5|o", 1, 0, 1, 1, 1, 60000)
+    w.call("checkin", "a", "upd_a")
+    assert w.call("checkin", "b", "upd_b") == ["WAIT", "full", 0]  # no round has ended yet: not known
+    time.sleep(0.3)
+    assert w.call("commit", "a", "upd_a", 1, "d", 5, "n1:b1:1:1", "n1")[0] == "CLOSE"
+    publish(w, 1, 0, 1)
+    took = int(w.job()["rtime"])
+    assert took >= 300
+    redis("HSET", "trib:{job_x}:r:2", "selmax", 1)
+    w.call("checkin", "a", "upd_a2")
+    why, left = w.call("checkin", "b", "upd_b")[1:]
+    assert why == "full" and 0 <= left <= took
