@@ -42,7 +42,7 @@ local function holds_place(k, j, client)
 end
 
 -- ARGV client update_id_candidate -> SELECTED round base deadline update_id lease_end [url of the planned node]
---   | WAIT why (reported full not-sampled noround closing) | DONE state | PAUSED | NOMODEL | NOJOB
+--   | WAIT why (reported full not-sampled noround closing) [ms left] | DONE state | PAUSED | NOMODEL | NOJOB
 local function checkin(k, a)
   local j = job_of(k)
   if not j.state then return {'NOJOB'} end

@@ -165,7 +165,7 @@ def named(pid):
 
 def test_a_function_that_stands_still_is_replaced():
     """Stopped for good with slots in hand: no pidfd tells of that."""
-    with Node(env={"TRIBUTARY_TEST_FOLD_DELAY_US": "100000"}) as node:
+    with Node(env={"TRIBUTARY_TEST_FOLD_DELAY_US": "30000"}) as node:
         job = Job(node, size=300000, clients=6, leaves=2, seed=407)
         thread = threading.Thread(target=job.report_all)
         thread.start()
@@ -173,6 +173,6 @@ def test_a_function_that_stands_still_is_replaced():
                                                    ["functions"] if f["pid"] > 0], 10)[-1]
         os.kill(pid, signal.SIGSTOP)
         thread.join(60)
-        job.check(job.published(1, timeout=40))
+        job.check(job.published(1, timeout=90))
         assert node.metric("agent", "tributary_agg_stalled_total") >= 1
         assert job.round(1)["accepted"] == 6
