@@ -6,6 +6,7 @@
 #   make lint       format and layers   make bench       JSON lines in build/bench.jsonl
 #   make load       tributary load against a node of its own; LOAD='--clients 1000 ..' for other options
 #   make SANITIZE=address|thread ...    the same with a sanitizer
+#   make k8s-check                      manifests, without a cluster   make image, image-test   containers (k8s/README.md)
 #   make install-deps                   Debian packages it needs (used by demo and .ci/run)
 
 SANITIZE ?=
