@@ -92,7 +92,7 @@ int trib_loop_new(struct trib_loop **ret_loop)
 	if (!config) {
 		goto fail;
 	}
-	(void)event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_PRECISE_TIMER);
+	(void)event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK);
 	loop->base = event_base_new_with_config(config);
 	event_config_free(config);
 	if (!loop->base) {
