@@ -17,7 +17,8 @@ import xml.etree.ElementTree as tree
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PRIVILEGED = ["tests/system/test_privileged.py", "tests/system/test_privileged_nodes.py"]
 UNIT_LIMIT_S, SYSTEM_LIMIT_S = 120, 200  # per program, per file
-SLOW_FIRST = ("test_faults.py", "test_crash.py", "test_api.py", "test_access.py")
+SLOW_FIRST = ("test_faults.py", "test_api.py", "test_crash.py", "test_functions.py", "test_chaos_slice.py",
+              "test_nodes.py", "test_up.py")
 passed, failed, skipped = 0, 0, 0
 
 
@@ -25,9 +26,8 @@ def say(mark, name, seconds, note=""):
     print(f"  {mark:4} {name}  {seconds:.1f} s{'  ' + note if note else ''}", flush=True)
 
 
-def program(path):
-    """One cmocka program; counts its cases."""
-    global passed, failed, skipped
+def run_program(path):
+    """(path, seconds, output, exit status) of one cmocka program."""
     began = time.monotonic()
     try:
         done = subprocess.run([path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=UNIT_LIMIT_S,
@@ -35,7 +35,18 @@ def program(path):
         out, code = done.stdout.decode(errors="replace"), done.returncode
     except subprocess.TimeoutExpired as e:
         out, code = (e.stdout or b"").decode(errors="replace") + "\n*** timed out\n", 124
-    seconds = time.monotonic() - began
+    return path, time.monotonic() - began, out, code
+
+
+def programs(paths, together=2):
+    """cmocka programs, `together` at a time; counts their cases."""
+    with concurrent.futures.ThreadPoolExecutor(together) as pool:
+        for result in pool.map(run_program, paths):
+            judge(*result)
+
+
+def judge(path, seconds, out, code):
+    global passed, failed, skipped
     name = os.path.relpath(path, ROOT).split("/", 2)[-1]
     ok = len(re.findall(r"^\[ +OK \]", out, re.M))
     bad = len(set(re.findall(r"^\[  FAILED  \] (?!\d+ test)(\S+)", out, re.M)))
@@ -75,7 +86,8 @@ def one_file(path, env):
 def pytest(files, env, together=2):
     """Python tests, `together` files at a time (they mostly wait); prints the reason of every skip."""
     global passed, failed, skipped
-    order = sorted(files, key=lambda f: (os.path.basename(f) not in SLOW_FIRST, f))
+    last = len(SLOW_FIRST)
+    order = sorted(files, key=lambda f: (SLOW_FIRST.index(n) if (n := os.path.basename(f)) in SLOW_FIRST else last, f))
     with concurrent.futures.ThreadPoolExecutor(together) as pool:
         for path, seconds, out, report in (f.result() for f in concurrent.futures.as_completed(
                 [pool.submit(one_file, f, env) for f in order])):
@@ -102,13 +114,11 @@ def main():
                     if f.startswith("test_") and f.endswith(".py"))
     print(f"== tier {tier} ({build})", flush=True)
     if tier in ("unit", "all"):
-        for path in rest:
-            program(path)
+        programs(rest)
     if tier in ("system", "all"):
         pytest([f for f in (rest if tier == "system" and rest else system) if f not in PRIVILEGED], env)
     if tier == "priv":
-        for path in rest:
-            program(path)
+        programs(rest, 1)
         pytest([f for f in system if f in PRIVILEGED], env, 1)
         if skipped:
             print(f"*** {skipped} skipped: in the privileged tier that is a failure", flush=True)
