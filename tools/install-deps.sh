@@ -14,7 +14,7 @@ BUILD="build-essential pkg-config clang-14 bpftool libbpf-dev libdpdk-dev libeve
 	libcurl4-openssl-dev"
 DEMO="redis-server python3 python3-numpy python3-sklearn"
 TEST="redis-server redis-tools python3 python3-numpy python3-pytest python3-jsonschema libcmocka-dev clang-format-14
-	shellcheck curl openssl strace git yamllint python3-yaml python3-pip"
+	shellcheck curl openssl strace git iproute2 yamllint python3-yaml python3-pip"
 BENCH="redis-server libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc python3 python3-numpy
 	python3-venv python3-grpcio python3-protobuf python3-aiohttp python3-uvloop"
 
