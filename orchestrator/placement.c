@@ -17,7 +17,8 @@ struct table {
 
 uint32_t orc_place_room(const struct orc_place_node *node, const struct orc_place_demand *demand)
 {
-	double room = node->capacity - node->arrivals * node->seconds;
+	/* rounded: the trace of a load of some seconds ago is no update */
+	double room = node->capacity - node->arrivals * node->seconds + 0.5;
 
 	if (!node->alive || !(node->capacity > 0)) {
 		return 0;
