@@ -88,3 +88,8 @@ image-test:
 k8s-redis:
 	$(Q)$(PYTHON) -m pytest -q -p no:cacheprovider tests/k8s/test_start.py
 .PHONY: image image-test k8s-redis
+# The paper's ablation (LIFL): tests/bench/lifl.py; QUICK=1 for less than 90 s, PLOT=1 for the picture.
+LIFL_PROGRAMS := $(B)/tests/bench/lifl/function $(B)/tests/bench/lifl/proxy $(B)/tests/bench/sender
+bench-lifl: all $(LIFL_PROGRAMS)
+	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/lifl.py $(B) QUICK=$(QUICK) ONLY=$(ONLY)
+.PHONY: bench-lifl
