@@ -92,5 +92,5 @@ k8s-redis:
 .PHONY: image image-test k8s-redis
 # The paper's ablation (LIFL). Table and picture of a run: tests/bench/lifl_plot.py
 bench-lifl: all $(LIFL_PROGRAMS)
-	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/lifl.py $(B) QUICK=$(QUICK) ONLY=$(ONLY)
+	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/lifl.py $(B) QUICK=$(QUICK) FULL=$(FULL) ONLY=$(ONLY)
 .PHONY: bench-lifl

@@ -8,13 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/clock.h"
 #include "common/json.h"
 
 #define READY_MS 30000
-#define LOOK_US  50000
+#define LOOK_NS  50000000
 #define WORDS    16
 #define STEPS    10
 #define FILE_MAX (1u << 20)
@@ -100,7 +101,7 @@ static int start_node(struct calibration *c)
 		if (ready) {
 			return 0;
 		}
-		(void)usleep(LOOK_US);
+		(void)nanosleep(&(struct timespec){ .tv_nsec = LOOK_NS }, NULL);
 	}
 	return -ETIMEDOUT;
 }
