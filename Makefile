@@ -4,6 +4,7 @@
 #   make            programs            make test        unit + system tests (no privilege needed)
 #   make demo       the whole story     make test-priv   the privileged tier (root; a skip fails)
 #   make lint       format and layers   make bench       JSON lines in build/bench.jsonl
+#   make bench-lifl LIFL's ablation over 5 nodes: build/bench-lifl.jsonl (docs/performance.md)
 #   make load       tributary load against a node of its own; LOAD='--clients 1000 ..' for other options
 #   make SANITIZE=address|thread ...    the same with a sanitizer
 #   make k8s-check                      manifests, without a cluster   make image, image-test   containers (k8s/README.md)

@@ -14,6 +14,7 @@ struct orc_store;
 struct orc_leader;
 struct orc_rounds;
 struct orc_nodes;
+struct orc_placer;
 struct orc_sse;
 struct orc_tenants;
 struct orc_hooks;
@@ -27,6 +28,7 @@ struct orc_app {
 	struct orc_leader *leader;
 	struct orc_rounds *rounds;
 	struct orc_nodes *nodes;
+	struct orc_placer *placer;
 	struct orc_sse *sse;
 	struct orc_hooks *hooks;
 	struct trib_access *access;

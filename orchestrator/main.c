@@ -23,6 +23,7 @@
 #include "orchestrator/hook_rule.h"
 #include "orchestrator/leader.h"
 #include "orchestrator/nodes.h"
+#include "orchestrator/placer.h"
 #include "orchestrator/rounds.h"
 #include "orchestrator/sse.h"
 #include "orchestrator/store_redis.h"
@@ -203,7 +204,10 @@ static int make_parts(struct orc_app *app, const struct settings *settings)
 		rc = orc_leader_new(app->loop, app->id, on_lead, app, &app->leader);
 	}
 	if (!rc) {
-		rc = orc_rounds_new(app->loop, app->store, app->leader, &app->rounds);
+		rc = orc_placer_new(app->loop, app->store, app->leader, &app->placer);
+	}
+	if (!rc) {
+		rc = orc_rounds_new(app->loop, app->store, app->leader, app->placer, &app->rounds);
 	}
 	if (!rc) {
 		rc = orc_nodes_new(app->loop, app->store, app->leader, settings->node_grace_ms,
@@ -303,6 +307,7 @@ static int run(const struct settings *settings)
 	app.sse = orc_sse_free(app.sse);
 	app.nodes = orc_nodes_free(app.nodes);
 	app.rounds = orc_rounds_free(app.rounds);
+	app.placer = orc_placer_free(app.placer);
 	app.leader = orc_leader_free(app.leader);
 	app.refresh = trib_timer_free(app.refresh);
 	app.tenants = orc_tenants_free(app.tenants);

@@ -77,6 +77,9 @@
 	  "Posts put off: too many wait, or no memory", TRIB_COUNTER, 0)                           \
 	X(CLIENT_METRICS_LEFT, "client_metrics_left_total", NULL,                                  \
 	  "Client metrics without a gauge for lack of room", TRIB_COUNTER, 0)                      \
+	X(PLANS, "plans_written_total", NULL, "Placements written", TRIB_COUNTER, 0)               \
+	X(PLAN_OVERFLOW, "plan_overflow_total", NULL, "Updates planned beyond all capacity",       \
+	  TRIB_COUNTER, 0)                                                                         \
 	X(CONNS, "conns", NULL, "Open API connections", TRIB_GAUGE, 0)
 
 enum orc_metric {

@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "orchestrator/client_gauge.h"
 #include "orchestrator/orc_metrics.h"
+#include "orchestrator/placer.h"
 #include "orchestrator/store_life.h"
 
 #define BUCKETS        1024
@@ -21,7 +22,8 @@
 #define WALK_EVERY     8 /* polls between pages when nothing hurries */
 #define EMPTY_FAILS    3 /* empty failed rounds in a row before a pause */
 #define EMPTY_PAUSE_MS 1000
-#define DRAIN_MS       250 /* between looks at a job that drains */
+#define PLACE_MS       2000 /* between plans of an asynchronous job */
+#define DRAIN_MS       250  /* between looks at a job that drains */
 
 struct run {
 	LIST_ENTRY(run) in_bucket;
@@ -33,6 +35,7 @@ struct run {
 	bool again; /* something happened meanwhile */
 	bool dead;  /* forgotten while busy: freed at the end of the step */
 	unsigned empty_fails;
+	uint64_t placed_ms;       /* its plan was looked at last, monotonic */
 	uint64_t paused_until_ms; /* monotonic */
 	int64_t gauged;           /* the version whose client metrics are shown */
 	struct orc_job job;       /* as read last, kept up to date by our own steps; no texts */
@@ -48,6 +51,7 @@ struct orc_rounds {
 	struct trib_loop *loop;
 	struct orc_store *store;
 	struct orc_leader *leader;
+	struct orc_placer *placer;
 	struct trib_timer *poll;
 	struct run_bucket buckets[BUCKETS];
 	struct run_turn turn;
@@ -241,6 +245,17 @@ static void on_opened(const struct orc_reply *reply, void *arg)
 	rest(run);
 }
 
+/* Where the clients of what is open, or about to be, shall go. */
+static void place(struct run *run)
+{
+	uint64_t now = trib_clock_ms();
+
+	if (!run->placed_ms || now - run->placed_ms >= PLACE_MS || !run->job.async) {
+		run->placed_ms = now;
+		orc_placer_plan(run->rounds->placer, &run->job);
+	}
+}
+
 static void open_next(struct run *run)
 {
 	const struct orc_job *job = &run->job;
@@ -252,6 +267,7 @@ static void open_next(struct run *run)
 					     .selected_max = job->selected_max,
 					     .deadline_ms = job->deadline_ms };
 
+	place(run);
 	rest_if(run, orc_store_round_open(run->rounds->store, orc_leader_token(run->rounds->leader),
 					  &round, (struct orc_then){ on_opened, run }));
 }
@@ -425,6 +441,9 @@ static void decide_round(struct run *run, const struct orc_view *view)
 		}
 		break;
 	case ORC_ROUND_OPEN:
+		if (run->job.async || !run->placed_ms) {
+			place(run); /* the other rounds had it when they were opened */
+		}
 		if (view->now_ms >= round->deadline) {
 			close_round(run, round);
 			return;
@@ -620,7 +639,7 @@ size_t orc_rounds_live(const struct orc_rounds *rounds)
 /* ---- life ---- */
 
 int orc_rounds_new(struct trib_loop *loop, struct orc_store *store, struct orc_leader *leader,
-		   struct orc_rounds **ret_rounds)
+		   struct orc_placer *placer, struct orc_rounds **ret_rounds)
 {
 	struct orc_rounds *rounds = trib_alloc(sizeof(*rounds));
 	int rc;
@@ -631,6 +650,7 @@ int orc_rounds_new(struct trib_loop *loop, struct orc_store *store, struct orc_l
 	rounds->loop = loop;
 	rounds->store = store;
 	rounds->leader = leader;
+	rounds->placer = placer;
 	TAILQ_INIT(&rounds->turn);
 	rc = trib_timer_new(loop, on_poll, rounds, &rounds->poll);
 	if (rc) {

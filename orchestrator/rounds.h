@@ -21,9 +21,11 @@
 #define ORC_JOBS_MAX 4096
 
 struct orc_rounds;
+struct orc_placer;
 
 TRIB_MUST_CHECK int orc_rounds_new(struct trib_loop *loop, struct orc_store *store,
-				   struct orc_leader *leader, struct orc_rounds **ret_rounds);
+				   struct orc_leader *leader, struct orc_placer *placer,
+				   struct orc_rounds **ret_rounds);
 /* The store is freed before (it answers what is under way). */
 struct orc_rounds *orc_rounds_free(struct orc_rounds *rounds);
 /* Looks at all jobs: this process began to lead, or messages may have been missed. */

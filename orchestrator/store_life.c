@@ -60,3 +60,12 @@ int orc_store_init_ask(struct orc_store *store, const char *job, struct orc_then
 
 	return orc_store_function(store, then, TRIB_COUNT(words), words);
 }
+
+int orc_store_plan_set(struct orc_store *store, const char *token, const char *job,
+		       const char *plan, struct orc_then then)
+{
+	struct orc_key key = orc_key_job(job);
+	const char *words[] = { "FCALL", "trib_plan_set", "1", key.text, token, plan };
+
+	return orc_store_function(store, then, TRIB_COUNT(words), words);
+}

@@ -31,4 +31,8 @@ TRIB_MUST_CHECK int orc_store_model_pin(struct orc_store *store, const char *job
 TRIB_MUST_CHECK int orc_store_init_ask(struct orc_store *store, const char *job,
 				       struct orc_then then);
 
+/* Where the job's clients shall go (26_placement.lua). word: OK, SAME, FENCED, NOJOB, .. */
+TRIB_MUST_CHECK int orc_store_plan_set(struct orc_store *store, const char *token, const char *job,
+				       const char *plan, struct orc_then then);
+
 #endif

@@ -126,7 +126,7 @@ static const char *const job_fields[] = {
 	"state",  "name",     "created",     "epoch",       "round",   "version", "goal",
 	"quorum", "selmax",   "deadline_ms", "stop_rounds", "bytes",   "params",  "pubround",
 	"mode",   "reason",   "tenant",      "gen",         "started", "s:ms",    "upds",
-	"drain",  "drainwhy", "stopwhy",     "metrics",     "init",    "spec"
+	"drain",  "drainwhy", "stopwhy",     "metrics",     "init",    "place",   "spec"
 };
 
 struct view_read {
@@ -200,7 +200,7 @@ static void on_view_time(const struct trib_value *value, void *arg)
 	view_step(read);
 }
 
-/* started s:ms upds drain drainwhy stopwhy metrics init */
+/* started s:ms upds drain drainwhy stopwhy metrics init place */
 static void read_life(struct orc_job *job, const struct trib_value *value)
 {
 	uint64_t started = orc_value_u64(trib_value_at(value, 18));
@@ -216,6 +216,7 @@ static void read_life(struct orc_job *job, const struct trib_value *value)
 	job->stop_why = trib_strdup(trib_value_text(trib_value_at(value, 23)));
 	job->metrics = trib_strdup(trib_value_text(trib_value_at(value, 24)));
 	job->wants_model = trib_value_size(trib_value_at(value, 25)) > 0;
+	copy_text(job->place, sizeof(job->place), trib_value_at(value, 26));
 }
 
 static void on_view_job(const struct trib_value *value, void *arg)
@@ -252,8 +253,8 @@ static void on_view_job(const struct trib_value *value, void *arg)
 			job->generation = 1;
 		}
 		read_life(job, value);
-		if (trib_value_count(value) > 26) {
-			job->spec = trib_strdup(trib_value_text(trib_value_at(value, 26)));
+		if (trib_value_count(value) > 27) {
+			job->spec = trib_strdup(trib_value_text(trib_value_at(value, 27)));
 		}
 	}
 	view_step(read);

@@ -217,6 +217,7 @@ struct orc_job {
 	uint64_t counted; /* updates in versions */
 	bool wants_model; /* begins with a version of another job, not there yet */
 	bool draining;    /* nobody is selected any more */
+	char place[48];   /* "<policy>|<window_s>" */
 	char *spec;       /* owned by the view; NULL unless asked for */
 	char *reason;     /* owned by the view */
 	char *stop_why;   /* it has enough; owned by the view, "" = it has not */

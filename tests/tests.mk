@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Test tiers. A test that cannot run prints why and is skipped (exit 77); in test-priv a skip fails.
+# Of make bench-lifl; a system test runs it tiny.
+LIFL_PROGRAMS := $(B)/tests/bench/lifl/function $(B)/tests/bench/lifl/proxy $(B)/tests/bench/sender
 test:
 	$(Q)tools/install-deps.sh build test || echo "make test: going on without them"
 	$(Q)$(MAKE) --no-print-directory test-run
-test-run: all unit-programs check-deps
+test-run: all unit-programs check-deps $(LIFL_PROGRAMS)
 	$(Q)$(PYTHON) tests/run.py all $(B) $(UNIT)
-test-system: all
+test-system: all $(LIFL_PROGRAMS)
 	$(Q)$(PYTHON) tests/run.py system $(B) $(TESTS)
 PRIV := $(patsubst tests/priv/%.c,$(B)/tests/priv/%,$(sort $(wildcard tests/priv/*.c)))
 $(B)/tests/priv/%: $(B)/tests/priv/%.o $(B)/libbpf_side.a $(B)/libshm.a $(B)/libcommon.a
@@ -88,3 +90,7 @@ image-test:
 k8s-redis:
 	$(Q)$(PYTHON) -m pytest -q -p no:cacheprovider tests/k8s/test_start.py
 .PHONY: image image-test k8s-redis
+# The paper's ablation (LIFL). Table and picture of a run: tests/bench/lifl_plot.py
+bench-lifl: all $(LIFL_PROGRAMS)
+	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/lifl.py $(B) QUICK=$(QUICK) FULL=$(FULL) ONLY=$(ONLY)
+.PHONY: bench-lifl

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "client/cli/access.h"
+#include "client/cli/calibrate.h"
 #include "client/cli/cli.h"
 #include "client/cli/jobs.h"
 #include "client/cli/keep.h"
@@ -55,6 +56,10 @@ static const struct cli_command commands[] = {
 	{ "revoke", "JOB ID", "Revokes a token, at once", NULL, cli_revoke },
 	{ "operator", "NAME", "Makes an operator's key; prints the row for --operators",
 	  "The row goes to stdout, the key to stderr. Nothing is sent anywhere.", cli_operator },
+	{ "calibrate", "", "Measures how many updates this machine aggregates at once",
+	  "Rounds of 1, 2, 4, .. updates through a private node: JSON with `capacity`, the most\n"
+	  "whose time per update is within 1.25 of the best, for tributary up --capacity.",
+	  cli_calibrate },
 	{ "load", "", "Loads a service with synthetic clients and judges it (docs/load.md)",
 	  "Closed loop with --clients alone, open loop with --arrivals and --rate. Compares what\n"
 	  "the service counted with the receipts it gave. Exit codes of its own: 1 a limit of\n"

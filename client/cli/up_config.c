@@ -211,6 +211,10 @@ int up_config_read(struct up_config *config, const struct cli_command *command, 
 		TEXT("workers", workers, "N", "gateway threads, 0 = cores"),
 		TEXT("credit", credit, "N", "descriptors under way per function"),
 		TEXT("leaves-max", leaves_max, "N", "leaf functions per job"),
+		TEXT("function-idle-ms", function_idle_ms, "N", "idle time before functions exit"),
+		TEXT("spares", spares, "N", "functions kept ready for any job, at most"),
+		TEXT("capacity", capacity, "N", "updates aggregated at once, for placement"),
+		TEXT("nic-bytes-s", nic_bytes_s, "N", "network budget, for placement"),
 		TEXT("body-rate-min", body_rate_min, "N", "slowest upload, bytes per second"),
 		TEXT("body-grace-ms", body_grace_ms, "N", "before that counts"),
 		TEXT("head-timeout-ms", head_timeout_ms, "N", "for a request's head"),
@@ -387,6 +391,10 @@ void up_config_children(struct up_config *config, const struct up_paths *paths, 
 	up_child_option(&children[UP_AGENT], "transport", config->transport);
 	up_child_option(&children[UP_AGENT], "credit", config->credit);
 	up_child_option(&children[UP_AGENT], "leaves-max", config->leaves_max);
+	up_child_option(&children[UP_AGENT], "idle-ms", config->function_idle_ms);
+	up_child_option(&children[UP_AGENT], "spares", config->spares);
+	up_child_option(&children[UP_AGENT], "capacity", config->capacity);
+	up_child_option(&children[UP_AGENT], "nic-bytes-s", config->nic_bytes_s);
 	up_child_option(&children[UP_AGENT], "data-url", config->data_url_text);
 	up_child_option(&children[UP_AGENT], "lease-ms", config->lease_ms);
 	up_child_option(&children[UP_AGENT], "peer-ca",

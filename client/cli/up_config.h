@@ -37,6 +37,10 @@ struct up_config {
 	const char *workers;
 	const char *credit;
 	const char *leaves_max;
+	const char *function_idle_ms;
+	const char *spares;
+	const char *capacity;
+	const char *nic_bytes_s;
 	const char *body_rate_min;
 	const char *body_grace_ms;
 	const char *head_timeout_ms;

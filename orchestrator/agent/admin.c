@@ -152,6 +152,11 @@ void agent_count(enum agent_metric metric, int64_t amount)
 	trib_metric_add(&metrics[metric], amount);
 }
 
+int64_t agent_counted(enum agent_metric metric)
+{
+	return trib_metric_get(&metrics[metric]);
+}
+
 static void slots_of(const struct agent_job *job, uint64_t counts[4])
 {
 	for (uint32_t i = 0; i < job->segment.header.slot_count; i++) {

@@ -198,7 +198,9 @@ struct agent_options {
 	uint64_t function_bytes; /* of sums, per function, before a vector is split */
 	uint64_t spares;         /* functions kept ready, at most */
 	const char *cgroup;
-	uint64_t lease_ms; /* of this node's record: silent for longer, it is lost */
+	uint64_t capacity;    /* MC, as tributary calibrate says; 0 = none is published */
+	uint64_t nic_bytes_s; /* budget; 0 = no limit */
+	uint64_t lease_ms;    /* of this node's record: silent for longer, it is lost */
 	const char *peer_ca;
 	const char *peer_cert;
 	const char *peer_key;
@@ -225,6 +227,17 @@ struct agent_pool {
 	uint32_t starts; /* of functions, in this period */
 	double demand;   /* starts per period, averaged */
 	uint64_t period_ms;
+};
+
+struct agent_load {          /* load.c */
+	uint64_t sampled_ms; /* monotonic */
+	uint64_t began_ms;   /* of the period */
+	double area;         /* updates in hand times milliseconds */
+	double sampled;      /* in hand then */
+	int64_t folded;      /* when it began */
+	double in_hand;
+	double arrivals_s;
+	double seconds;
 };
 
 #define AGENT_WANTED_MAX 256u
@@ -255,6 +268,7 @@ struct agent {
 	uint32_t cores;
 	bool cgroup; /* functions get control groups */
 	struct agent_pool pool;
+	struct agent_load load;
 	int zygote_fd;
 	int zygote_pid;
 	struct trib_io *zygote_io;
@@ -377,6 +391,10 @@ struct agent_root { /* a root of this node's tree: what another node would be se
 };
 /* All of them, in order; they cover the vector. How many. */
 uint32_t agent_tree_roots(struct agent_job *job, struct agent_root out[AGENT_LANES_MAX]);
+
+/* load.c: in every tick, and with every heartbeat */
+void agent_load_sample(struct agent *agent, uint64_t now_ms);
+void agent_load_period(struct agent *agent, uint64_t now_ms);
 
 /* tree.c: what the planner says (plan.h), and what it is told */
 void agent_tree_plan(struct agent_job *job, uint64_t now_ms);
@@ -517,5 +535,6 @@ enum agent_metric {
 	AGENT_M_COUNT
 };
 void agent_count(enum agent_metric metric, int64_t amount);
+int64_t agent_counted(enum agent_metric metric);
 
 #endif

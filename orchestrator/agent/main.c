@@ -118,6 +118,10 @@ static int parse(struct agent_options *o, int argc, char **argv)
 		  "functions kept ready for any job, at most" },
 		{ "cgroup", TRIB_OPTION_TEXT, &o->cgroup, 0, 0, "PATH",
 		  "delegated cgroup v2 directory: a group per function; empty = none" },
+		{ "capacity", TRIB_OPTION_NUMBER, &o->capacity, 0, 1000000, "N",
+		  "updates aggregated at once (tributary calibrate); 0 = not published" },
+		{ "nic-bytes-s", TRIB_OPTION_NUMBER, &o->nic_bytes_s, 0, 1ull << 44, "N",
+		  "network budget for updates, bytes per second; 0 = no limit" },
 		{ "lease-ms", TRIB_OPTION_NUMBER, &o->lease_ms, 1000, 600000, "N",
 		  "silent for so long, this node counts as lost" },
 		{ "peer-ca", TRIB_OPTION_TEXT, &o->peer_ca, 0, 0, "FILE",
@@ -190,6 +194,7 @@ static void on_tick(void *arg)
 	agent_links_tick(agent);
 	agent_jobs_tick(agent);
 	agent_pool_tick(agent, trib_clock_ms());
+	agent_load_sample(agent, trib_clock_ms());
 	trib_timer_after(agent->tick,
 			 agent->mourned_pid || anything_busy(agent) ? TICK_BUSY_MS : TICK_IDLE_MS);
 }
@@ -206,8 +211,13 @@ static void on_beat(void *arg)
 	char jobs[12];
 	char cpus[24];
 	char average[24];
+	char capacity[24];
+	char nic[24];
+	char arrivals[24];
+	char seconds[24];
 
 	agent_key_ask(agent);
+	agent_load_period(agent, trib_clock_ms());
 	if (getloadavg(load, 1) < 1) {
 		load[0] = 0;
 	}
@@ -219,11 +229,17 @@ static void on_beat(void *arg)
 	(void)snprintf(jobs, sizeof(jobs), "%u", agent->job_count);
 	(void)snprintf(cpus, sizeof(cpus), "%ld", sysconf(_SC_NPROCESSORS_ONLN));
 	(void)snprintf(average, sizeof(average), "%.2f", load[0]);
+	(void)snprintf(capacity, sizeof(capacity), "%llu",
+		       (unsigned long long)agent->options.capacity);
+	(void)snprintf(nic, sizeof(nic), "%llu", (unsigned long long)agent->options.nic_bytes_s);
+	(void)snprintf(arrivals, sizeof(arrivals), "%.3f", agent->load.arrivals_s);
+	(void)snprintf(seconds, sizeof(seconds), "%.4f", agent->load.seconds);
 	if (trib_redis_outstanding(agent->redis) < 1024 &&
 	    trib_redis_send(agent->redis, NULL, NULL, "FCALL", "trib_node_up", "1", key,
 			    agent->options.node, lease, "url", agent->options.data_url, "arena",
 			    arena, "arena_used", used, "jobs", jobs, "cpus", cpus, "load", average,
-			    "boot", agent->boot, "transport",
+			    "capacity", capacity, "nic_bytes_s", nic, "arrivals_s", arrivals,
+			    "seconds", seconds, "boot", agent->boot, "transport",
 			    trib_transport_mode(agent->transport) == TRIB_TRANSPORT_SKMSG ? "skmsg"
 											  : "relay",
 			    NULL)) {

@@ -1,4 +1,10 @@
 -- SPDX-License-Identifier: Apache-2.0
+-- What the leader needs to plan placement (26_placement).
+local function placement_fields(k, spec)
+  local p = spec.placement or {}
+  redis.call('HSET', k[1], 'place', (p.policy or 'bestfit') .. '|' .. tostring(p.window_s or 1))
+end
+
 -- What the transitions need of the spec beside its numbers.
 local function job_policy(k, text, hooks_since)
   local ok, spec = pcall(cjson.decode, text)
@@ -6,6 +12,7 @@ local function job_policy(k, text, hooks_since)
   policy_fields(k[1], spec)
   stop_policy(k, spec)
   checkpoint_policy(k, spec)
+  placement_fields(k, spec)
   hook_policy(k, spec, hooks_since)
 end
 

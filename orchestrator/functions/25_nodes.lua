@@ -132,16 +132,6 @@ local function uncount(base, node, place, w)
   end
 end
 
--- Field plan of a job: the node where updates shall go, set by whoever plans placement. While it lives, a selected
--- client is told its URL; where it uploads is its own choice all the same.
-local function planned(k, answer)
-  if answer[1] ~= 'SELECTED' then return answer end
-  local node = redis.call('HGET', k[1], 'plan')
-  local url = node and node ~= '' and redis.call('HGET', 'trib:node:' .. node, 'url')
-  if url and url ~= '' then answer[7] = url end
-  return answer
-end
-
 -- ---- model files ----
 local function model_at(k, version, node)
   local at = prefix(k[1]) .. 'at'

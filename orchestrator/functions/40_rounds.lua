@@ -226,7 +226,7 @@ local function deadline(k, a)
 end
 
 redis.register_function('trib_round_open', round_open)
-redis.register_function('trib_checkin', function(k, a) return planned(k, checkin(k, a)) end)
+redis.register_function('trib_checkin', function(k, a) return planned(k, checkin(k, a), a[2]) end)
 redis.register_function('trib_reserve', function(k, a) return metrics_late(k, reserve(k, a), a[2], a[5]) end)
 redis.register_function('trib_release', release)
 redis.register_function('trib_commit', function(k, a) return metrics_late(k, commit(k, a), a[2], a[8]) end)
