@@ -360,6 +360,8 @@ void trib_partial_join(struct trib_partial *whole, const struct trib_partial *la
 		h->lane = 0;
 		h->lanes = 1;
 		h->owner_pid = 0;
+		/* Numbered as functions of lanes are: if the round goes on, others get these. */
+		memset(h->merged, 0, sizeof(h->merged));
 	}
 	memcpy((uint8_t *)trib_partial_accumulator(whole) + lane->first * unit,
 	       trib_partial_accumulator(lane), lane->elements * unit);

@@ -164,7 +164,8 @@ void trib_partial_unseal(struct trib_partial *partial);
 void trib_partial_fill(struct trib_partial *partial, uint32_t round,
 		       struct trib_partial_totals totals);
 /* Copies a lane's sums into a whole one of the same job and round that nobody else knows of; lane
- * 0's journal comes along. Nobody writes either. */
+ * 0's journal comes along, but for the children merged: they must be gone with the lanes. Nobody
+ * writes either. */
 void trib_partial_join(struct trib_partial *whole, const struct trib_partial *lane);
 /* Another number within the job. */
 void trib_partial_renumber(struct trib_partial *partial, uint32_t index);

@@ -19,6 +19,8 @@
 #include "common/log.h"
 #include "shm/keeper.h"
 
+#define STALE_MAX 64 /* names looked at together */
+
 int agent_keeper(struct agent *agent)
 {
 	if (agent->keeper_fd < 0 && agent->options.keeper[0]) {
@@ -207,25 +209,27 @@ static bool fits(struct agent_job *job, const struct trib_partial *partial)
 }
 
 /* A whole function 1 is taken before all others: beside lanes, it has their sums already
- * (agent_tree_join), and they are refused. */
-static void adopt_partial(struct agent *agent, int *fds, uint32_t count, bool whole)
+ * (agent_tree_join), and they are refused. True: the keeper shall forget it. Else the agent after
+ * this one would take it up once the whole one is on its way to another node. */
+static bool adopt_partial(struct agent *agent, int *fds, uint32_t count, bool whole)
 {
 	struct trib_partial partial;
 	const struct trib_partial_header *h;
 	struct agent_job *job;
 	struct agent_fn *fn;
 	char id[sizeof(h->job)];
+	bool stale = false;
 
 	if (count != 1) {
 		close_all(fds, count);
-		return;
+		return false;
 	}
 	if (trib_partial_attach(fds[0], true, &partial)) {
-		return;
+		return false;
 	}
 	if ((partial.index == AGENT_TOP && partial.lanes == 1) != whole) {
 		trib_partial_fini(&partial);
-		return; /* of the other pass */
+		return false; /* of the other pass */
 	}
 	h = trib_partial_header(&partial);
 	memcpy(id, h->job, sizeof(id));
@@ -234,10 +238,10 @@ static void adopt_partial(struct agent *agent, int *fds, uint32_t count, bool wh
 	if (!job || partial.index == 0 || partial.index >= AGENT_FUNCTIONS_MAX ||
 	    job->fns[partial.index].has_partial || h->job_index != job->index ||
 	    strncmp(h->boot, job->segment.header.boot, TRIB_BOOT_SIZE) != 0 ||
-	    !fits(job, &partial)) {
+	    (stale = !fits(job, &partial))) {
 		log_warn("adopt", "event=partial-refused job=%s", id);
 		trib_partial_fini(&partial);
-		return;
+		return stale;
 	}
 	end_former_owner(&partial);
 	fn = &job->fns[partial.index];
@@ -250,17 +254,20 @@ static void adopt_partial(struct agent *agent, int *fds, uint32_t count, bool wh
 	job->reserved_bytes += partial.size;
 	log_info("adopt", "event=partial job=%s fn=%u updates=%llu", id, partial.index,
 		 (unsigned long long)trib_partial_totals(&partial).updates);
+	return false;
 }
 
 struct pass {
 	struct agent *agent;
 	char kind;
 	bool whole;
+	uint32_t stale_count; /* stale: names */
+	char stale[STALE_MAX][TRIB_KEEPER_NAME];
 };
 
 static void on_entry(const char *name, int *fds, uint32_t count, void *arg)
 {
-	const struct pass *pass = arg;
+	struct pass *pass = arg;
 
 	if (name[0] != pass->kind) {
 		close_all(fds, count);
@@ -270,27 +277,43 @@ static void on_entry(const char *name, int *fds, uint32_t count, void *arg)
 		agent_peers_adopt(pass->agent, name, fds[0]);
 	} else if (pass->kind != 'p') {
 		close_all(fds, count);
-	} else {
-		adopt_partial(pass->agent, fds, count, pass->whole);
+	} else if (adopt_partial(pass->agent, fds, count, pass->whole) &&
+		   pass->stale_count < STALE_MAX) {
+		(void)snprintf(pass->stale[pass->stale_count++], TRIB_KEEPER_NAME, "%s", name);
 	}
+}
+
+/* Partials of the one kind or the other; what is not wanted leaves the keeper. */
+static int adopt_partials(struct agent *agent, bool whole)
+{
+	struct pass pass = { .agent = agent, .kind = 'p', .whole = whole };
+	int rc;
+
+	do {
+		pass.stale_count = 0;
+		rc = trib_keeper_list(agent_keeper(agent), on_entry, &pass);
+		for (uint32_t i = 0; i < pass.stale_count; i++) {
+			agent_unkeep(agent, "%s", pass.stale[i]);
+		}
+	} while (!rc && pass.stale_count == STALE_MAX);
+	return rc;
 }
 
 void agent_adopt(struct agent *agent)
 {
-	struct pass segments = { agent, 's', false };
-	struct pass wholes = { agent, 'p', true };
-	struct pass partials = { agent, 'p', false };
-	struct pass exports = { agent, 'x', false };
-	struct pass imports = { agent, 'i', false };
+	struct pass segments = { .agent = agent, .kind = 's' };
+	struct pass exports = { .agent = agent, .kind = 'x' };
+	struct pass imports = { .agent = agent, .kind = 'i' };
 	int fd = agent_keeper(agent);
 
 	if (fd < 0) {
 		log_warn("adopt", "event=no-keeper rc=%d detail=\"sums die with the agent\"", fd);
 		return;
 	}
-	if (trib_keeper_list(fd, on_entry, &segments) || trib_keeper_list(fd, on_entry, &wholes) ||
-	    trib_keeper_list(fd, on_entry, &partials) || trib_keeper_list(fd, on_entry, &exports) ||
-	    trib_keeper_list(fd, on_entry, &imports)) {
+	if (trib_keeper_list(fd, on_entry, &segments) || adopt_partials(agent, true) ||
+	    adopt_partials(agent, false) ||
+	    trib_keeper_list(agent_keeper(agent), on_entry, &exports) ||
+	    trib_keeper_list(agent_keeper(agent), on_entry, &imports)) {
 		log_err("adopt", "event=keeper-list-failed");
 	}
 	for (uint32_t i = 0; i < AGENT_JOBS_MAX; i++) {

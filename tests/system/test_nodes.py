@@ -207,6 +207,22 @@ def test_a_whole_node_that_is_not_the_top_is_killed_and_another_joins():
         assert record(cluster, job, 2)["top"] == "n4"
 
 
+def test_a_round_of_ranges_that_were_joined_goes_on():
+    """n1 has joined its ranges and handed over when n3 dies: what comes then goes to functions numbered anew."""
+    with Cluster(3, lease_ms=LEASE_MS) as cluster:
+        job = Job(cluster, size=40000, clients=14, seed=433, leaves=3, spec={"hierarchy": {"shards": 2}})
+        spread(job, cluster, [1] * 4 + [2] * 2 + [3] * 7)
+        cluster[2].kill("agent", signal.SIGSTOP)
+        job.report(13, via=cluster[1])
+        until("joined", lambda: all("event=joined" in cluster[i].logs() for i in (0, 1)), 30)
+        cluster[2].kill_everything()
+        until("n3 is lost", lambda: int(record(cluster, job).get("lost", 0)) == 7, 60)
+        finish(job, cluster)
+        job.check(job.published(1, via=cluster[1]))
+        r = record(cluster, job)
+        assert r["acc"] == "14" and r["lost"] == "7", r
+
+
 def test_the_top_is_killed_with_sums_of_others_in_it():
     """They are not lost: their senders have them still. Only what was committed at the top itself is asked for again."""
     with Cluster(3, lease_ms=LEASE_MS) as cluster:

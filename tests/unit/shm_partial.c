@@ -245,6 +245,39 @@ static void a_sealed_sum_can_go_on_and_be_filled_from_outside(void **state)
 	trib_partial_fini(&q);
 }
 
+static void a_whole_sum_has_the_lanes_updates_and_none_of_their_children(void **state)
+{
+	struct trib_partial_item items[2] = { item(7, 3), item(TRIB_ITEM_PARTIAL | 3, 5) };
+	struct trib_partial whole;
+	struct trib_partial lane;
+	uint64_t first;
+	uint64_t count;
+
+	(void)state;
+	assert_int_equal(trib_partial_create("job", "boot", 0, 1, 3 * TRIB_PARTIAL_CHUNK,
+					     TRIB_ACCUMULATE_EXACT, &whole),
+			 0);
+	for (uint32_t i = 0; i < 2; i++) {
+		count = trib_partial_range(whole.elements, i, 2, &first);
+		assert_int_equal(trib_partial_create("job", "boot", 0, 1 + i, count,
+						     TRIB_ACCUMULATE_EXACT, &lane),
+				 0);
+		trib_partial_place(&lane, first, i, 2);
+		trib_partial_reset(&lane, 5);
+		items[1].slot = TRIB_ITEM_PARTIAL | (3 + i);
+		op(&lane, items, 2, 10 + (int)i);
+		assert_true(trib_partial_folded(&lane, TRIB_ITEM_PARTIAL | (3 + i), 5));
+		trib_partial_join(&whole, &lane);
+		trib_partial_fini(&lane);
+	}
+	assert_int_equal(trib_partial_totals(&whole).updates, 2);
+	assert_true(trib_partial_folded(&whole, 7, 3));
+	assert_false(trib_partial_folded(&whole, TRIB_ITEM_PARTIAL | 3, 5));
+	assert_int_equal(((int64_t *)trib_partial_accumulator(&whole))[0], 10);
+	assert_int_equal(((int64_t *)trib_partial_accumulator(&whole))[whole.elements - 1], 11);
+	trib_partial_fini(&whole);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -254,6 +287,7 @@ int main(void)
 		cmocka_unit_test(reset_forgets_an_op_under_way),
 		cmocka_unit_test(attach_refuses_what_is_not_a_partial),
 		cmocka_unit_test(a_sealed_sum_can_go_on_and_be_filled_from_outside),
+		cmocka_unit_test(a_whole_sum_has_the_lanes_updates_and_none_of_their_children),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
