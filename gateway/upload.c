@@ -332,7 +332,8 @@ void gw_upload_reserve(struct gw_upload *u)
 	(void)snprintf(lease, sizeof(lease), "%llu", (unsigned long long)lease_ms(u));
 	gw_count(GW_M_RESERVES, 1);
 	if (trib_redis_send(u->worker->redis, on_reserve, u, "FCALL", "trib_reserve", "1",
-			    u->job->key, u->head.client, u->head.update, round, lease, NULL)) {
+			    u->job->key, u->head.client, u->head.update, round, lease,
+			    u->metrics ? u->metrics : "", NULL)) {
 		gw_upload_refuse(u, TRIB_PROBLEM_UNAVAILABLE, "too many calls outstanding");
 	}
 }

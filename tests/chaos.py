@@ -250,6 +250,31 @@ class Client(threading.Thread):
         finally:
             c.close()
 
+    def in_pieces(self, ticket):
+        """A receipt by a resumable upload, or None: whatever became of it, the plain upload settles it."""
+        x, w = self.job.update(self.number, ticket["round"])
+        body = body_of(x, [2, 0, 1] if self.number % 3 == 1 else None)  # as Job.put
+        node, path = self.job.node, ticket["upload"]["resume"]
+        fields = self.job.headers(self.number, ticket, w)
+        try:
+            at = self.fate.randrange(len(body))
+            status, _, _ = request(node.data, "PUT", ticket["upload"]["url"], body[:at],
+                                   {**fields, "Upload-Complete": "?0", "Upload-Length": str(len(body))}, 20)
+            while status in (201, 204):
+                status, head, _ = request(node.data, "HEAD", path, None, fields, 20)
+                if status != 204:
+                    break
+                at, last = int(head["upload-offset"]), self.fate.random() < 0.5
+                to = len(body) if last else self.fate.randrange(at, len(body) + 1)
+                status, _, data = request(node.data, "PATCH", path, body[at:to], {
+                    **fields, "Content-Type": "application/partial-upload", "Upload-Offset": str(at),
+                    "Upload-Complete": "?1" if last else "?0"}, 20)
+                if last:
+                    return json.loads(data) if status in (200, 201) else None
+        except (OSError, http.client.HTTPException):
+            pass
+        return None
+
     def upload(self, ticket):
         """A receipt, or None when this round is over (or the place in it) for the client."""
         while True:
@@ -282,7 +307,7 @@ class Client(threading.Thread):
         if self.rng.random() < 0.15:
             twin = [threading.Thread(target=self.twin_upload, args=(ticket, twin))]
             twin[0].start()
-        receipt = self.upload(ticket)
+        receipt = (self.fate.random() < 0.25 and self.in_pieces(ticket)) or self.upload(ticket)
         for t in twin[:1]:
             t.join()
         if receipt:
@@ -321,6 +346,7 @@ class Trial:
         spec = {"placement": {"slots": rng.choice([0, 1, 2, 3, 8])}}
         if self.hasty:
             spec["sync"] = {"deadline_s": rng.choice([2, 3])}
+        spec["hierarchy"] = {"shards": random.Random(f"{seed} shards").choice([1, 1, 2, 4])}
         self.rounds = rng.choice([1, 1, 2, 3])
         size, leaves = rng.choice([300, 9000, 70000, 150001]), rng.choice([0, 1, 2, 3, 7])
         quorum = rng.randint(1, clients) if self.hasty else None

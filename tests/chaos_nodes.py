@@ -85,7 +85,8 @@ def run(seed):
     rounds, done, stop = rng.randint(5, 9), [], threading.Event()
     with Cluster(3, lease_ms=LEASE_MS, env={"TRIBUTARY_TEST_FOLD_DELAY_US": str(rng.choice([0, 500]))}) as cluster:
         job = Job(cluster, size=rng.choice([500, 20000, 150000]), clients=rng.randint(4, 12), rounds=rounds, seed=seed,
-                  leaves=rng.choice([0, 1, 3]))
+                  leaves=rng.choice([0, 1, 3]),
+                  spec={"hierarchy": {"shards": random.Random(f"{seed} shards").choice([1, 1, 2, 3])}})
         crew = [threading.Thread(target=clients, args=(job, cluster, rounds, stop)) for _ in range(3)]
         for t in crew:
             t.start()

@@ -42,6 +42,18 @@ local function metrics_add(r, id, weight, text)
   metrics_move(r, text, tonumber(weight), 1)
 end
 
+-- Answer to a commit or reservation: the update counts already. Whoever committed it (the agent, for a gateway that
+-- died) may not have known what its client measured.
+local function metrics_late(k, answer, id, text)
+  if (answer[1] ~= 'SAME' and answer[1] ~= 'DUP') or (text or '') == '' then return answer end
+  local r = prefix(k[1]) .. 'r:' .. answer[6]
+  local state = redis.call('HGET', r, 'state')
+  if (state == 'open' or state == 'closing') and redis.call('HEXISTS', r .. ':met', id) == 0 then
+    metrics_add(r, id, answer[4], text)
+  end
+  return answer
+end
+
 local function metrics_drop(r, id)
   local weight, text = string.match(redis.call('HGET', r .. ':met', id) or '', '^(%d+)|(.*)$')
   if not weight then return end

@@ -91,7 +91,7 @@ local function checkin(k, a)
   return {'SELECTED', j.round, r[3], r[4], a[2], ends}
 end
 
--- Before a body byte is read. ARGV client update_id round lease_ms
+-- Before a body byte is read. ARGV client update_id round lease_ms [metrics: of one that counts already]
 -- -> OK base | CLOSED state | NOTSEL | STALE versions | DUP ms digest weight counted round | NOJOB
 local function reserve(k, a)
   local j = job_of(k)
@@ -227,7 +227,7 @@ end
 
 redis.register_function('trib_round_open', round_open)
 redis.register_function('trib_checkin', function(k, a) return planned(k, checkin(k, a)) end)
-redis.register_function('trib_reserve', reserve)
+redis.register_function('trib_reserve', function(k, a) return metrics_late(k, reserve(k, a), a[2], a[5]) end)
 redis.register_function('trib_release', release)
-redis.register_function('trib_commit', commit)
+redis.register_function('trib_commit', function(k, a) return metrics_late(k, commit(k, a), a[2], a[8]) end)
 redis.register_function('trib_deadline', deadline)

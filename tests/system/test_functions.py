@@ -143,7 +143,7 @@ class World:
                 self.serial += 1
                 self.late(client, update, at, node)
             elif what == "reserve":
-                self.call("reserve", client, update, at, rng.choice([1, 50]))
+                self.call("reserve", client, update, at, rng.choice([1, 50]), *rng.choice([[], ["m=3"]]))
             elif what == "release":
                 self.call("release", client, update, at)
             else:

@@ -68,6 +68,21 @@ def test_client_metrics_are_weighted_means(node):
     job.delete()
 
 
+@pytest.mark.parametrize("size", [50, 40000])  # committed at once; reserved first
+def test_metrics_come_with_an_update_that_counts_already(node, size):
+    """As when its gateway was killed before it could say so: the agent commits it and knows no metrics."""
+    job = Job(node, size=size, clients=2, seed=9)
+    ticket = job.selected(0)
+    weight = job.update(0)[1] * 2 ** 20
+    assert put(job, 0, ticket=ticket)[0] == 201
+    for _ in range(2):  # taken once
+        status, _, receipt = put(job, 0, "loss=2", ticket=ticket)
+        assert status == 200, receipt
+    met = node.redis("HGET", f"trib:{{{job.id}}}:r:1", "met").split("|")
+    assert met[0] == "loss" and [float(v) for v in met[1:]] == [2 * weight, weight], met
+    job.delete()
+
+
 def test_metrics_that_are_refused(node):
     job = Job(node, size=50, clients=1, seed=2)
     ticket = job.selected(0)
