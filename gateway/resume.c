@@ -119,10 +119,13 @@ static bool of_slots(const struct gw_upload *u, const void *arg)
 	return u->slots == arg && trib_clock_ms() - u->parked_ms >= GW_RESUMABLE_IDLE;
 }
 
+/* Or its memory is: the job is over, or the agent has begun anew. Nobody can go on with it, and it
+ * would keep the whole segment. */
 static bool too_old(const struct gw_upload *u, const void *arg)
 {
 	(void)arg;
-	return trib_clock_ms() - u->parked_ms >= GW_RESUMABLE_AGE || gw_job_gone(u->job);
+	return trib_clock_ms() - u->parked_ms >= GW_RESUMABLE_AGE || gw_job_gone(u->job) ||
+	       gw_slots_retired(u->slots);
 }
 
 void gw_resume_supersede(struct gw_worker *worker, const char *update)
