@@ -39,7 +39,7 @@ bool gw_resume_enter(struct gw_upload *u)
 	u->listed = table.count < GW_RESUMABLE_MAX && !find(u->job_id, u->head.update);
 	if (u->listed) {
 		TAILQ_INSERT_TAIL(&table.list, u, entry);
-		table.count++;
+		(void)__atomic_add_fetch(&table.count, 1, __ATOMIC_RELAXED);
 		gw_gauge(GW_M_RESUMABLE, table.count);
 	}
 	(void)pthread_mutex_unlock(&table.lock);
@@ -53,7 +53,7 @@ void gw_resume_leave(struct gw_upload *u)
 	}
 	(void)pthread_mutex_lock(&table.lock);
 	TAILQ_REMOVE(&table.list, u, entry);
-	table.count--;
+	(void)__atomic_sub_fetch(&table.count, 1, __ATOMIC_RELAXED);
 	gw_gauge(GW_M_RESUMABLE, table.count);
 	(void)pthread_mutex_unlock(&table.lock);
 	u->listed = false;
