@@ -39,7 +39,7 @@ bool gw_resume_enter(struct gw_upload *u)
 	u->listed = table.count < GW_RESUMABLE_MAX && !find(u->job_id, u->head.update);
 	if (u->listed) {
 		TAILQ_INSERT_TAIL(&table.list, u, entry);
-		table.count++;
+		(void)__atomic_add_fetch(&table.count, 1, __ATOMIC_RELAXED);
 		gw_gauge(GW_M_RESUMABLE, table.count);
 	}
 	(void)pthread_mutex_unlock(&table.lock);
@@ -53,7 +53,7 @@ void gw_resume_leave(struct gw_upload *u)
 	}
 	(void)pthread_mutex_lock(&table.lock);
 	TAILQ_REMOVE(&table.list, u, entry);
-	table.count--;
+	(void)__atomic_sub_fetch(&table.count, 1, __ATOMIC_RELAXED);
 	gw_gauge(GW_M_RESUMABLE, table.count);
 	(void)pthread_mutex_unlock(&table.lock);
 	u->listed = false;
@@ -119,10 +119,13 @@ static bool of_slots(const struct gw_upload *u, const void *arg)
 	return u->slots == arg && trib_clock_ms() - u->parked_ms >= GW_RESUMABLE_IDLE;
 }
 
+/* Or its memory is: the job is over, or the agent has begun anew. Nobody can go on with it, and it
+ * would keep the whole segment. */
 static bool too_old(const struct gw_upload *u, const void *arg)
 {
 	(void)arg;
-	return trib_clock_ms() - u->parked_ms >= GW_RESUMABLE_AGE || gw_job_gone(u->job);
+	return trib_clock_ms() - u->parked_ms >= GW_RESUMABLE_AGE || gw_job_gone(u->job) ||
+	       gw_slots_retired(u->slots);
 }
 
 void gw_resume_supersede(struct gw_worker *worker, const char *update)

@@ -152,9 +152,17 @@ class Sentinels:
             for i in range(len(self.redis)):
                 if i != m and self.role(i) == "master":
                     self.ask(self.ports[i], "REPLICAOF", "127.0.0.1", self.ports[m])
-            others = len(self.redis) - 1  # connected is not yet in step: WAIT asks for that
-            return self.replicas(m) == others and self.ask(self.ports[m], "WAIT", others, 500) == str(others)
+            # Connected is not in step, and WAIT on a connection that wrote nothing asks for nothing: each has what the
+            # master had. One that still loads must not be promoted (ADR 7, "When it is not enough").
+            told = self.ask(self.ports[m], "ROLE").split("\n")
+            return told[0] == "master" and self.replicas(m) == len(self.redis) - 1 and all(
+                self.in_step(i, m, int(told[1])) for i in range(len(self.redis)) if i != m)
         until("replicas follow", following, 60, 0.1)
+
+    def in_step(self, i, master, offset):
+        """Redis i follows that master and has all up to offset."""
+        told = self.ask(self.ports[i], "ROLE").split("\n")
+        return told[0] == "slave" and told[2:4] == [str(self.ports[master]), "connected"] and int(told[4]) >= offset
 
     def stop(self):
         for process in self.sentinels + self.redis:

@@ -196,6 +196,20 @@ def test_a_parked_upload_gives_its_slot_up_when_there_is_no_other(node):
     job.delete()
 
 
+def test_a_parked_upload_goes_with_its_job(node):
+    """It would keep the memory of a job that is over for ten minutes."""
+    job = Job(node, size=SIZE, clients=2, seed=908)
+    ticket = job.selected(0)
+    x, w = job.update(0)
+    body = body_of(x)
+    assert begin(job, 0, ticket, body, w, body[:100000])[0] == 201
+    assert node.metric("gateway", "tributary_uploads_resumable") == 1
+    request(node.api, "POST", f"/v1/jobs/{job.id}:stop")
+    until("given up", lambda: node.metric("gateway", "tributary_uploads_resumable") == 0)
+    assert head(job, 0, ticket)[0] == 404
+    job.delete()
+
+
 def test_a_gateway_that_was_killed_has_forgotten_it_and_nothing_is_lost():
     with Node() as own:
         job = Job(own, size=SIZE, clients=2, seed=907)

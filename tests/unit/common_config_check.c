@@ -111,5 +111,6 @@ int main(void)
 		cmocka_unit_test(files_are_for_the_owner_or_the_group),
 	};
 
+	(void)unsetenv("TRIBUTARY_BIN"); /* of tests/system; nobody's option */
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
