@@ -28,6 +28,7 @@ for f in $files; do
 	grep -nE '[ 	]+$' "$f" >/dev/null && fail "$f: trailing space"
 	grep -nE '\b(TODO|FIXME|XXX)\b([^(]|$)' "$f" >/dev/null && fail "$f: TODO without owner"
 done
+git grep -nE '^(<<<<<<<|>>>>>>>) ' -- . && fail "a merge is not finished"
 if command -v shellcheck >/dev/null 2>&1; then
 	shellcheck tools/*.sh .ci/run || bad=1
 fi

@@ -237,7 +237,8 @@ class Ours:
         after = self.counts()
         grown = {k: after[k] - before[k] for k in after}
         return {"act_s": (published - began) / 1e9, "cpu_s": self.cpu() - cpu, "created": grown["created"],
-                "reused": grown["reused"], "pooled": grown["pooled"], "nodes": len(parts), "bytes_copied": grown["copied"] + grown["moved"],
+                "reused": grown["reused"], "pooled": grown["pooled"], "nodes": len(parts),
+                "bytes_copied": grown["copied"] + grown["moved"],
                 "retries": retries}
 
     def counts(self):
