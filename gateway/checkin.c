@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gateway/checkin.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "common/client_metrics.h"
 #include "common/clock.h"
 #include "common/crypto.h"
 #include "common/json.h"
@@ -24,6 +26,7 @@
 #define PLAN_URL_SIZE   256
 #define URL_CHARACTERS  "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:/.-[]_%~"
 #define LEFT_MAX_MS     60000
+#define POOL_KEY_SIZE   (sizeof("trib:pool:/") + TRIB_TENANT_SIZE + TRIB_METRIC_NAME_MAX)
 
 struct gw_checkin {
 	TAILQ_ENTRY(gw_checkin) entry;
@@ -34,8 +37,10 @@ struct gw_checkin {
 	bool again;              /* ask at the next tick */
 	bool reloaded;
 	struct gw_grant grant;
-	uint64_t wakes;    /* of the worker, when Redis was asked */
-	uint64_t until_ms; /* 0: not to be held */
+	bool in_pool;             /* for any job of the pool; job_id: "" or the one it was given */
+	char pool[POOL_KEY_SIZE]; /* its key */
+	uint64_t wakes;           /* of the worker, when Redis was asked */
+	uint64_t until_ms;        /* 0: not to be held */
 	uint64_t ask_ms;
 	uint64_t left_ms; /* the round takes that long still, as the record told with WAIT */
 	char job_id[TRIB_JOB_ID_SIZE];
@@ -173,6 +178,15 @@ static int make_ticket(const struct gw_checkin *c, char out[TRIB_TICKET_TEXT_SIZ
 	return rc ? rc : trib_ticket_seal(&ticket, c->worker->gw->ticket_key, out);
 }
 
+/* The job that the pool chose is told, too. */
+static json_t *name_job(const struct gw_checkin *c, json_t *json)
+{
+	if (json && c->in_pool) {
+		(void)json_object_set_new(json, "job", json_string(c->job->id));
+	}
+	return json;
+}
+
 static json_t *selected_json(const struct gw_checkin *c, const struct gw_version *version,
 			     const char *ticket)
 {
@@ -215,7 +229,7 @@ static void answer_selected(struct gw_checkin *c, const struct gw_version *versi
 		refuse(c, TRIB_PROBLEM_INTERNAL, "no ticket");
 		return;
 	}
-	json = selected_json(c, version, ticket);
+	json = name_job(c, selected_json(c, version, ticket));
 	if (gw_job_foresee(&c->worker->gw->jobs, c->job)) { /* memory is warm when it comes */
 		gw_link_poke(c->worker->gw);
 	}
@@ -317,7 +331,7 @@ static void read_plan(struct gw_checkin *c, const char *url)
 
 	c->upload_base[0] = '\0';
 	if ((strncmp(url, "http://", 7) == 0 || strncmp(url, "https://", 8) == 0) &&
-	    !c->job->client_tokens && strspn(url, URL_CHARACTERS) == size &&
+	    !(c->job && c->job->client_tokens) && strspn(url, URL_CHARACTERS) == size &&
 	    trib_copy(c->upload_base, sizeof(c->upload_base), url)) {
 		c->upload_base[0] = '\0';
 	}
@@ -364,19 +378,50 @@ static void on_again(bool good, void *arg)
 	}
 }
 
-/* It may have been held for long: is the token still good? */
+static void on_pool_job(struct gw_job *job, enum trib_problem problem, const char *detail,
+			void *arg)
+{
+	struct gw_checkin *c = arg;
+
+	if (!job) {
+		refuse(c, problem, detail);
+		return;
+	}
+	(void)gw_job_put(c->job);
+	c->job = job;
+	if (job->client_tokens) { /* see read_plan */
+		c->upload_base[0] = '\0';
+	}
+	selected(c);
+}
+
+/* It may have been held for long: is the token still good? In a pool Redis has just looked. */
 static void confirm(struct gw_checkin *c)
 {
-	if (gw_grant_fresh(&c->grant)) {
+	if (c->in_pool) {
+		gw_load(c->worker, c->job_id, false, on_pool_job, c);
+	} else if (gw_grant_fresh(&c->grant)) {
 		selected(c);
 	} else if (gw_grant_again(c->worker, c->job_id, &c->grant, on_again, c)) {
 		refuse(c, TRIB_PROBLEM_UNAVAILABLE, "too many calls outstanding");
 	}
 }
 
-static void on_checkin(const struct trib_value *value, void *arg)
+static void nobody_there(struct gw_checkin *c)
 {
-	struct gw_checkin *c = arg;
+	if (!c->in_pool) {
+		gw_jobs_drop(&c->worker->gw->jobs, c->job_id);
+		refuse(c, TRIB_PROBLEM_NO_SUCH_JOB, NULL);
+	} else if (c->grant.hash[0]) {
+		refuse(c, TRIB_PROBLEM_UNAUTHENTICATED, "not a token of this pool");
+	} else {
+		refuse(c, TRIB_PROBLEM_NO_SUCH_JOB,
+		       "there is no such pool, or its jobs want a token");
+	}
+}
+
+static void understand(struct gw_checkin *c, const struct trib_value *value)
+{
 	const char *word = value ? trib_value_text(trib_value_at(value, 0)) : "";
 	const char *more = value ? trib_value_text(trib_value_at(value, 1)) : "";
 	long long left;
@@ -399,12 +444,40 @@ static void on_checkin(const struct trib_value *value, void *arg)
 		wait(c, "nomodel");
 	} else if (strcmp(word, "DONE") == 0) {
 		answer_done(c, more);
-	} else if (strcmp(word, "NOJOB") == 0) {
-		gw_jobs_drop(&c->worker->gw->jobs, c->job_id);
-		refuse(c, TRIB_PROBLEM_NO_SUCH_JOB, NULL);
+	} else if (strcmp(word, "NOJOB") == 0 || strcmp(word, "NOPOOL") == 0) {
+		nobody_there(c);
 	} else {
 		refuse(c, TRIB_PROBLEM_INTERNAL, "check-in not understood");
 	}
+}
+
+static void on_checkin(const struct trib_value *value, void *arg)
+{
+	understand(arg, value);
+}
+
+/* {job or "", what its check-in answers} */
+static void on_pool(const struct trib_value *value, void *arg)
+{
+	struct gw_checkin *c = arg;
+	const struct trib_value *job = value ? trib_value_at(value, 0) : NULL;
+	const struct trib_value *answer = value ? trib_value_at(value, 1) : NULL;
+
+	if (job && trib_copy(c->job_id, sizeof(c->job_id), trib_value_text(job))) {
+		refuse(c, TRIB_PROBLEM_INTERNAL, "check-in not understood");
+		return;
+	}
+	understand(c, answer);
+}
+
+static int send_ask(struct gw_checkin *c, const char *candidate)
+{
+	if (c->in_pool) {
+		return trib_redis_send(c->worker->redis, on_pool, c, "FCALL", "trib_pool_checkin",
+				       "1", c->pool, c->client, candidate, c->grant.hash, NULL);
+	}
+	return trib_redis_send(c->worker->redis, on_checkin, c, "FCALL", "trib_checkin", "1",
+			       c->job->key, c->client, candidate, NULL);
 }
 
 static void ask(struct gw_checkin *c)
@@ -416,8 +489,7 @@ static void ask(struct gw_checkin *c)
 	c->again = false;
 	c->wakes = c->worker->wakes;
 	trib_id_print("upd_", &id, candidate);
-	if (trib_redis_send(c->worker->redis, on_checkin, c, "FCALL", "trib_checkin", "1",
-			    c->job->key, c->client, candidate, NULL)) {
+	if (send_ask(c, candidate)) {
 		refuse(c, TRIB_PROBLEM_UNAVAILABLE, "too many calls outstanding");
 	}
 }
@@ -440,6 +512,20 @@ static void on_loaded(struct gw_job *job, enum trib_problem problem, const char 
 
 /* ---- the request ---- */
 
+/* "pool" and "tenant" of the body. */
+static bool read_pool(struct gw_checkin *c, const json_t *json)
+{
+	const char *name = trib_json_text(json, "pool", "");
+	const char *tenant = trib_json_text(json, "tenant", TRIB_TENANT_DEFAULT);
+
+	if (!trib_metric_name_valid(name, strlen(name)) || !*tenant ||
+	    strlen(tenant) >= TRIB_TENANT_SIZE) {
+		return false;
+	}
+	(void)snprintf(c->pool, sizeof(c->pool), "trib:pool:%s/%s", tenant, name);
+	return true;
+}
+
 static void on_body(struct trib_exchange *x, const char *body, size_t size)
 {
 	struct gw_checkin *c = trib_exchange_data(x);
@@ -460,6 +546,12 @@ static void on_body(struct trib_exchange *x, const char *body, size_t size)
 		       "client_id: 1 to 64 of A-Z a-z 0-9 . _ : - is needed");
 		return;
 	}
+	if (c->in_pool && !read_pool(c, json)) {
+		json_decref(json);
+		refuse(c, TRIB_PROBLEM_BAD_REQUEST,
+		       "pool: " TRIB_METRIC_NAME_TEXT ", is needed; tenant: a name");
+		return;
+	}
 	json_decref(json);
 	if (!trib_exchange_speaks_for(x, c->client)) {
 		gw_count(GW_M_TLS_WRONG_CLIENT, 1);
@@ -472,6 +564,10 @@ static void on_body(struct trib_exchange *x, const char *body, size_t size)
 		return;
 	}
 	c->until_ms = wait_s ? trib_clock_ms() + wait_s * 1000ull - EARLY_MS : 0;
+	if (c->in_pool) {
+		ask(c);
+		return;
+	}
 	gw_load(c->worker, c->job_id, false, on_loaded, c);
 }
 
@@ -488,8 +584,9 @@ static void on_body_begin(struct trib_exchange *x, const char *body, size_t size
 	on_body(x, body, size);
 }
 
-void gw_checkin_begin(struct gw_worker *worker, struct trib_exchange *x, const char *job,
-		      const struct gw_grant *grant)
+/* job: NULL for a pool. */
+static void begin(struct gw_worker *worker, struct trib_exchange *x, const char *job,
+		  const struct gw_grant *grant)
 {
 	struct gw_checkin *c;
 
@@ -498,16 +595,41 @@ void gw_checkin_begin(struct gw_worker *worker, struct trib_exchange *x, const c
 		return;
 	}
 	c = trib_alloc(sizeof(*c));
-	if (!c || trib_copy(c->job_id, sizeof(c->job_id), job)) {
+	if (!c || trib_copy(c->job_id, sizeof(c->job_id), job ? job : "")) {
 		trib_free(c);
 		gw_refuse(x, TRIB_PROBLEM_INTERNAL, NULL);
 		return;
 	}
 	c->worker = worker;
 	c->x = x;
+	c->in_pool = !job;
 	c->grant = *grant;
 	trib_exchange_attach(x, c, on_gone_early);
 	trib_http_want_buffer(x, BODY_MAX, on_body_begin);
+}
+
+void gw_checkin_begin(struct gw_worker *worker, struct trib_exchange *x, const char *job,
+		      const struct gw_grant *grant)
+{
+	begin(worker, x, job, grant);
+}
+
+void gw_checkin_pool(struct gw_worker *worker, struct trib_exchange *x)
+{
+	struct gw_grant grant = { .token = false };
+	const char *token = NULL;
+	int rc = trib_bearer_read(trib_exchange_request(x), &token);
+
+	if (rc != -ENOENT && (rc || !trib_token_valid(TRIB_TOKEN_CLIENT, token))) {
+		gw_unauthenticated(x, true, "not a client's token");
+		return;
+	}
+	if (rc == 0 && trib_sha256(token, strlen(token), grant.hash)) {
+		gw_refuse(x, TRIB_PROBLEM_INTERNAL, NULL);
+		return;
+	}
+	gw_count(GW_M_POOL_CHECKINS, 1);
+	begin(worker, x, NULL, &grant);
 }
 
 /* ---- what is held ---- */
@@ -518,7 +640,7 @@ void gw_checkins_wake(struct gw_worker *worker, const char *job)
 
 	worker->wakes++;
 	TAILQ_FOREACH(c, &worker->waiters, entry) {
-		c->again |= job[0] == '\0' || strcmp(c->job_id, job) == 0;
+		c->again |= job[0] == '\0' || c->in_pool || strcmp(c->job_id, job) == 0;
 	}
 	gw_checkins_tick(worker);
 }

@@ -10,6 +10,8 @@
 
 void gw_checkin_begin(struct gw_worker *worker, struct trib_exchange *x, const char *job,
 		      const struct gw_grant *grant);
+/* POST /v1/checkins: for the job of a pool that Redis chooses; it checks the token there, too. */
+void gw_checkin_pool(struct gw_worker *worker, struct trib_exchange *x);
 /* Something changed for `job` ("" = for any): the held check-ins of it ask again. */
 void gw_checkins_wake(struct gw_worker *worker, const char *job);
 void gw_checkins_tick(struct gw_worker *worker);

@@ -277,8 +277,9 @@ static int send_lookup(struct gw_worker *worker, const char *job, const char *ha
 	char key[GW_JOB_KEY_SIZE];
 
 	gw_count(GW_M_TOKEN_LOOKUPS, 1);
-	(void)snprintf(key, sizeof(key), "trib:{%s}:tok", job);
-	return trib_redis_send(worker->redis, cb, arg, "HGET", key, hash, NULL);
+	(void)snprintf(key, sizeof(key), "trib:{%s}:job", job);
+	return trib_redis_send(worker->redis, cb, arg, "FCALL", "trib_token_find", "1", key, hash,
+			       NULL);
 }
 
 static void guard_client(struct guard *g)

@@ -45,6 +45,7 @@
 	X(CHECKINS_SELECTED, "checkins_total", "status=\"selected\"", TRIB_COUNTER, "Check-ins")   \
 	X(CHECKINS_WAIT, "checkins_total", "status=\"wait\"", TRIB_COUNTER, "Check-ins")           \
 	X(CHECKINS_DONE, "checkins_total", "status=\"done\"", TRIB_COUNTER, "Check-ins")           \
+	X(POOL_CHECKINS, "pool_checkins_total", NULL, TRIB_COUNTER, "Check-ins for a pool")        \
 	X(CHECKIN_WAITERS, "checkin_waiters", NULL, TRIB_GAUGE, "Check-ins being held")            \
 	X(MODEL_REQUESTS, "model_requests_total", NULL, TRIB_COUNTER, "Model downloads begun")     \
 	X(MODEL_BYTES, "model_bytes_sent_total", NULL, TRIB_COUNTER, "Model bytes handed to send") \

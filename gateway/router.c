@@ -13,7 +13,8 @@
 #include "gateway/resume.h"
 #include "gateway/upload.h"
 
-#define PREFIX "/v1/jobs/"
+#define PREFIX    "/v1/jobs/"
+#define POOL_PATH "/v1/checkins"
 
 static int segment(const char **at, char *out, size_t size)
 {
@@ -112,6 +113,14 @@ void gw_on_request(struct trib_exchange *x, const struct trib_http_request *requ
 	}
 	if (strncmp(request->path, GW_INTERNAL, sizeof(GW_INTERNAL) - 1) == 0) {
 		gw_internal_request(worker, x, request);
+		return;
+	}
+	if (strcmp(request->path, POOL_PATH) == 0) {
+		if (request->method != TRIB_HTTP_POST) {
+			not_allowed(x, "POST");
+			return;
+		}
+		gw_checkin_pool(worker, x);
 		return;
 	}
 	if (gw_path_parse(request->path, &path)) {

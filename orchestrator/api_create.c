@@ -140,7 +140,11 @@ static void on_created(const struct orc_reply *reply, void *arg)
 	const struct create *c = r->state;
 	const struct orc_view_want want = { .job = c->id, .spec = true };
 
-	if (!orc_request_failed(r, reply->word)) { /* OK, or EXISTS: made by a repeat's first */
+	if (reply->word == ORC_FULL) {
+		orc_reply_header(r, "Retry-After", "30");
+		orc_reply_problem(r, TRIB_PROBLEM_THROTTLED,
+				  "the pool has 64 jobs that are not over");
+	} else if (!orc_request_failed(r, reply->word)) { /* or EXISTS: made by a repeat's first */
 		orc_request_hold(r);
 		orc_request_sent(r, orc_store_view(r->app->store, &want, on_view, r));
 	}

@@ -78,6 +78,8 @@ const struct orc_route orc_routes[] = {
 	  "NodeList", OPS_READ },
 	{ POST, DATA, "/v1/jobs/{job}/checkins", NULL, NULL, "checkin", "Served by the gateways",
 	  307, NULL, NO_SCOPE },
+	{ POST, DATA, "/v1/checkins", NULL, NULL, "poolCheckin",
+	  "A check-in for any job of a pool; served by the gateways", 307, NULL, NO_SCOPE },
 	{ GET, DATA, "/v1/jobs/{job}/models/{version}", NULL, NULL, "getModel",
 	  "Served by the gateways", 307, NULL, NO_SCOPE },
 	{ TRIB_HTTP_PUT, DATA, "/v1/jobs/{job}/models/{version}", NULL, NULL, "putModel",

@@ -258,8 +258,7 @@ static bool check_name(const struct row *row, const json_t *value, const char *p
 
 	if (!good) {
 		complain(errors, pointer, "must be %s",
-			 job ? "the id of a job"
-			     : "\"\" or a metric's name: " TRIB_METRIC_NAME_TEXT);
+			 job ? "the id of a job" : "\"\" or a name: " TRIB_METRIC_NAME_TEXT);
 	}
 	return good;
 }

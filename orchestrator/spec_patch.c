@@ -8,7 +8,7 @@
 #define PATH_SIZE 256
 #define MUTABLE                                                                                   \
 	"mode, sync, async, stop, aggregation.denominator, aggregation.population, checkpoints, " \
-	"notifications "                                                                          \
+	"notifications, pool.share, pool.min, pool.size "                                         \
 	"and labels"
 
 static const char *const may_change[] = { "mode",
@@ -19,7 +19,10 @@ static const char *const may_change[] = { "mode",
 					  "aggregation.denominator",
 					  "aggregation.population",
 					  "checkpoints",
-					  "notifications" };
+					  "notifications",
+					  "pool.share",
+					  "pool.min",
+					  "pool.size" };
 
 static void refuse(json_t *errors, const char *pointer, const char *detail)
 {

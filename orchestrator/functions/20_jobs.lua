@@ -10,6 +10,7 @@ local function job_policy(k, text, hooks_since)
   local ok, spec = pcall(cjson.decode, text)
   if not ok or type(spec) ~= 'table' then return end
   policy_fields(k[1], spec)
+  pool_policy(k, spec)
   stop_policy(k, spec)
   checkpoint_policy(k, spec)
   placement_fields(k, spec)
@@ -17,9 +18,10 @@ local function job_policy(k, text, hooks_since)
 end
 
 -- ARGV token id name spec_json goal quorum selmax deadline_ms lease_ms stop_rounds tenant [init: 'job|version']
--- -> OK | EXISTS
+-- -> OK | EXISTS | FULL (its pool)
 local function job_create(k, a)
   if redis.call('EXISTS', k[1]) == 1 then return {'EXISTS'} end
+  if not pool_room(a[11] or 'default', a[4]) then return {'FULL'} end
   local t = now()
   local e, who = string.match(a[1], '^(%d+)|(.+)$')
   redis.call('HSET', k[1], 'id', a[2], 'name', a[3], 'spec', a[4], 'state', 'created', 'created', t,
@@ -80,7 +82,7 @@ end
 -- ARGV token purge(0/1: model files too) -> OK keys | STATE s | FENCED | NOJOB. Only of a job that is over
 -- (or never began). Wakes with 'gone', and 'purge' when the agents shall remove the model files.
 local function job_delete(k, a)
-  local j = redis.call('HMGET', k[1], 'state', 'round', 'id')
+  local j = redis.call('HMGET', k[1], 'state', 'round', 'id', 'pool')
   if not j[1] then return {'NOJOB'} end
   if not fence(k[1], a[1]) then return {'FENCED'} end
   if j[1] == 'running' or j[1] == 'paused' then return {'STATE', j[1]} end
@@ -93,6 +95,7 @@ local function job_delete(k, a)
     p .. 'at', p .. 'old', p .. 'pin', p .. 'hook')
   redis.call('SREM', 'trib:hooks', j[3])
   redis.call('ZREM', 'trib:jobs', j[3])
+  pool_leave(j[4], j[3])
   wake(k[1], 'gone')
   if a[2] == '1' then wake(k[1], 'purge') end
   return {'OK', n}

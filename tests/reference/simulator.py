@@ -7,6 +7,7 @@ Times are milliseconds of whatever clock made the trace; only the clock trigger 
 """
 import hashlib
 import math
+from fractions import Fraction
 
 import numpy as np
 
@@ -198,3 +199,77 @@ class Simulator:
             return False
         self.end(r)
         return True
+
+
+class Member:
+    """A job of a pool: `cap` clients out at most; a synchronous one begins anew with every version."""
+
+    def __init__(self, share, least, cap, versions, asynchronous):
+        self.share, self.least, self.cap, self.versions = Fraction(share), min(least, cap), cap, versions
+        self.asynchronous, self.version, self.runs = asynchronous, 0, True
+        self.out, self.reported = set(), {}
+
+    def takes(self, client):
+        if self.asynchronous:
+            return self.reported.get(client) != self.version
+        return client not in self.reported and len(self.out) + len(self.reported) < self.cap
+
+    def report(self, client, base):
+        self.out.discard(client)
+        self.reported[client] = base
+
+    def publish(self):
+        self.version += 1
+        if not self.asynchronous:
+            self.out, self.reported = set(), {}
+
+
+class Pool:
+    """FedAST's division of client slots (arXiv 2406.00302), the score being share times the part of the versions that
+    is still to come: slots = min(cap, max(least, x * score)) with the x that hands out all, in exact fractions."""
+
+    def __init__(self, members, size=0):
+        self.members, self.size = members, size
+
+    def slots(self):
+        live = [m for m in self.members if m.runs]
+        total = min(self.size or math.inf, sum(m.cap for m in live))
+        if total <= sum(m.least for m in live):
+            given = {}
+            for m in live:
+                given[m] = min(m.least, total - sum(given.values()))
+            return given
+        scores = {m: m.share * max(1, m.versions - m.version) / m.versions for m in live}
+
+        def part(m, x):
+            return min(Fraction(m.cap), max(Fraction(m.least), x * scores[m]))
+
+        low = Fraction(0)
+        for high in sorted({Fraction(b) / scores[m] for m in live for b in (m.least, m.cap)}):
+            got = sum(part(m, high) for m in live)
+            if got >= total:
+                below = sum(part(m, low) for m in live)
+                x = high if got == below else low + (high - low) * (total - below) / (got - below)
+                break
+            low = high
+        exact = {m: part(m, x) for m in live}
+        given = {m: math.floor(exact[m]) for m in live}
+        spare = total - sum(given.values())
+        parts = {m: math.floor((exact[m] - given[m]) * 10 ** 6 + Fraction(1, 2)) for m in live}
+        for m in sorted(live, key=lambda m: -parts[m]):  # stable: who joined first
+            if spare and given[m] < m.cap:
+                given[m], spare = given[m] + 1, spare - 1
+        return given
+
+    def choose(self, client):
+        """The member that the client works for now, or None."""
+        for m in self.members:
+            if m.runs and client in m.out:
+                return m
+        slots = self.slots()
+        lacking = [m for m in slots if len(m.out) < slots[m]]
+        for m in sorted(lacking, key=lambda m: Fraction(len(m.out) + 1, slots[m])):
+            if m.takes(client):
+                m.out.add(client)
+                return m
+        return None
