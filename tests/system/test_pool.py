@@ -6,14 +6,18 @@ import os
 import random
 import sys
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "reference"))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from cluster import Job, Node, call, request, until  # noqa: E402
+from cluster import ROOT, Job, Node, call, request, until  # noqa: E402
 from simulator import Member, Pool  # noqa: E402
 from test_functions import pairs, redis  # noqa: E402,F401
+
+sys.path.insert(0, os.path.join(ROOT, "client/python"))
+from tributary import Client  # noqa: E402
 
 POOL = "trib:pool:default/phones"
 VERSIONS = 50
@@ -100,7 +104,7 @@ class Trace:
 def test_decisions_are_the_references(redis, piece):  # noqa: F811
     for seed in range(50 * piece, 50 * piece + 50):
         trace = Trace(redis, seed)
-        for _ in range(50):
+        for _ in range(30):
             try:
                 trace.step()
             except AssertionError:
@@ -181,6 +185,32 @@ def test_a_token_of_one_job_is_good_in_its_pool_and_nowhere_else():
         assert settled(node, 8, token="flk_" + "x" * 43)[0] == 401 and settled(node, 8, token="junk")[0] == 401
         call(node.api, "DELETE", f"/v1/jobs/{jobs[0].id}/tokens/{made[jobs[0].id]['id']}")
         assert settled(node, 1, token=token)[0] == 401
+
+
+def test_the_python_client_serves_all_jobs_of_a_pool():
+    with Node() as node:
+        jobs = {}
+        for i in range(2):
+            spec = {**spec_of(1.0), "client_config": {"n": i}}
+            spec["async"] = {"buffer_k": 1, "concurrency": 8}
+            job = Job(node, size=100, clients=4, seed=i, rounds=3, spec=spec)
+            jobs[i] = job
+        seen = []
+
+        def train(params, config, _round):
+            base = np.concatenate([params[name].ravel() for name in params])
+            if not any(j.version() for j in jobs.values()):
+                assert sorted(base.tolist()) == sorted(jobs[config["n"]].base.tolist())  # of the right job
+            seen.append(config["n"])
+            return {name: np.ones_like(value) for name, value in params.items()}, 1
+
+        with Client(node.data, None, "phone", pool="phones") as client:
+            result = client.run(train, wait=5)
+        assert result["rounds"] >= 6 and result["state"] == "finished", result
+        assert min(seen.count(0), seen.count(1)) >= 3, seen  # and what it was asked for while a job was ending
+        assert [j.version() for j in jobs.values()] == [3, 3]
+    with pytest.raises(ValueError):
+        Client("http://127.0.0.1:1", "job_x", "phone", pool="phones")
 
 
 def test_a_pool_has_room_for_so_many_jobs(redis):  # noqa: F811

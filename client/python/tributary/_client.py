@@ -49,12 +49,14 @@ RESUME_BYTES = 1 << 20  # smaller uploads are quicker sent again
 
 
 class Client:
-    """Takes part in one job under one identity.
+    """Takes part in one job, or in the jobs of a pool, under one identity.
 
     url        the data interface, "http://host:8081" (the orchestrator's URL works as well)
     job        "job_..."
     client_id  1 to 64 of A-Z a-z 0-9 . _ : - ; each identity counts once per round
     token      sent as a bearer token, if given
+    pool       instead of a job: the name of a pool of jobs; each check-in is for the one that the
+               service picks ("job" in what `checkin` returns). tenant: whose pool it is
     timeout    seconds without progress after which a connection is given up
     retry_for  seconds during which a failing request is tried again
     cafile     certificates to trust (https)
@@ -67,11 +69,13 @@ class Client:
     """
 
     def __init__(self, url, job, client_id, token=None, timeout=60, retry_for=120, cafile=None,
-                 certfile=None, keyfile=None):
-        self.job, self.client_id = job, client_id
+                 certfile=None, keyfile=None, pool=None, tenant=None):
+        if (job is None) == (pool is None):
+            raise ValueError("either a job or a pool")
+        self.job, self.client_id, self.pool, self.tenant = job, client_id, pool, tenant
         self._http = Http(url, token=token, timeout=timeout, retry_for=retry_for, cafile=cafile,
                           certfile=certfile, keyfile=keyfile)
-        self._path = f"/v1/jobs/{quote(job, safe='')}"
+        self._path = f"/v1/jobs/{quote(job, safe='')}" if job else "/v1"
 
     def __enter__(self):
         return self
@@ -88,7 +92,12 @@ class Client:
 
         Returns a dict with "status": "selected" (a ticket, see `update`: round, base_version,
         deadline, config, model, upload), "wait" (retry_after in seconds, why) or "done" (state)."""
-        body = json.dumps({"client_id": self.client_id}).encode()
+        asked = {"client_id": self.client_id}
+        if self.pool:
+            asked["pool"] = self.pool
+            if self.tenant:
+                asked["tenant"] = self.tenant
+        body = json.dumps(asked).encode()
         answer = self._http.request(
             "POST", f"{self._path}/checkins", [body],
             {"Content-Type": "application/json", "Prefer": f"wait={int(wait)}"},
@@ -101,6 +110,8 @@ class Client:
         if isinstance(version, dict):
             target = version["model"]["url"]
         else:
+            if not self.job:
+                raise ValueError("in a pool: the model of a ticket")
             target = f"{self._path}/models/{version}"
         answer = self._http.request("GET", target,
                                     fields={"Accept": "application/vnd.safetensors"})
@@ -158,12 +169,14 @@ class Client:
             if ticket["status"] == "done":
                 result["state"] = ticket.get("state", "done")
                 break
-            if ticket["status"] != "selected" or ticket["round"] == skipped:
+            job = ticket.get("job")  # None: there is only one
+            if ticket["status"] != "selected" or (job, ticket["round"]) == skipped:
                 time.sleep(min(60.0, float(ticket.get("retry_after", 1.0))))
                 continue
             try:
-                if params is None or version != ticket["base_version"]:
-                    params, version = self.model(ticket)
+                if version != (job, ticket["base_version"]):
+                    params, number = self.model(ticket)
+                    version = job, number
                 made = train(params, ticket.get("config", {}), ticket["round"])
             except Problem as e:
                 if e.code != "no-such-model":
@@ -172,7 +185,7 @@ class Client:
             if isinstance(made, str):
                 outcome = "late"
             elif made is None:
-                outcome, skipped = "skipped", ticket["round"]
+                outcome, skipped = "skipped", (job, ticket["round"])
             else:
                 outcome = self._report(ticket, made)
             result[{"accepted": "rounds"}.get(outcome, outcome)] += 1
