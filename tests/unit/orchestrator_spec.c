@@ -130,6 +130,7 @@ static void test_defaults(void **state)
 		"\"checkpoints\":{\"keep\":0,\"every\":0,\"best\":{\"metric\":\"\",\"mode\":"
 		"\"max\"}},"
 		"\"notifications\":[],\"initial\":{\"job\":\"\",\"version\":-1},"
+		"\"pool\":{\"name\":\"\",\"share\":1.0,\"min\":1,\"size\":0},"
 		"\"auth\":{\"clients\":\"open\"}}";
 	json_t *wanted = parse(want);
 
