@@ -133,13 +133,13 @@ local function pool_checkin(k, a)
   if #rows == 0 then return {'', other.idle and {other.idle} or {'DONE', other.over}} end
   for _, r in ipairs(rows) do
     if pool_holds(r, a[1], t) then
-      local answer = planned({r.key}, checkin({r.key}, {a[1], a[2]}))
+      local answer = planned({r.key}, checkin({r.key}, {a[1], a[2]}), a[2])
       if answer[1] == 'SELECTED' then return {r.id, answer} end
     end
   end
   local told = {'WAIT', 'pool-full'}
   for i, r in ipairs(pool_shares(rows, size)) do
-    local answer = planned({r.key}, checkin({r.key}, {a[1], a[2]}))
+    local answer = planned({r.key}, checkin({r.key}, {a[1], a[2]}), a[2])
     if answer[1] == 'SELECTED' then return {r.id, answer} end
     if i == 1 and answer[1] == 'WAIT' then told = answer end
   end
