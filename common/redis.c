@@ -35,7 +35,7 @@
 #define SENT_BYTES_MAX    (4u << 20)
 #define COMMAND_BYTES_MAX (64u << 20)
 #define WORDS_MAX         64    /* of trib_redis_send */
-#define CONFIRM_TEXT      "100" /* ms that a replica may take.. */
+#define CONFIRM_TEXT      "500" /* ms that a replica may take.. */
 #define SHORT_MS          5000  /* ..and for so long those that did not are not waited for */
 
 static const struct trib_value *value_of(const redisReply *reply)
