@@ -144,6 +144,17 @@ static size_t on_write(char *data, size_t unit, size_t count, void *arg)
 	return keep(t->answer, data, size);
 }
 
+static int on_progress(void *arg, curl_off_t down, curl_off_t done, curl_off_t up, curl_off_t sent)
+{
+	const struct transfer *t = arg;
+
+	(void)down;
+	(void)done;
+	(void)up;
+	(void)sent;
+	return t->request->on_tick(t->request->arg) ? 1 : 0;
+}
+
 static struct curl_slist *make_headers(const char *const *headers)
 {
 	/* No "Expect: 100-continue" round trip for small bodies. */
@@ -239,6 +250,11 @@ int trib_client_request(const struct trib_client_request *request,
 		(void)curl_easy_setopt(t->curl, CURLOPT_POSTFIELDSIZE_LARGE,
 				       (curl_off_t)request->size);
 		(void)curl_easy_setopt(t->curl, CURLOPT_POSTFIELDS, request->body);
+	}
+	if (request->on_tick) {
+		(void)curl_easy_setopt(t->curl, CURLOPT_NOPROGRESS, 0L);
+		(void)curl_easy_setopt(t->curl, CURLOPT_XFERINFOFUNCTION, on_progress);
+		(void)curl_easy_setopt(t->curl, CURLOPT_XFERINFODATA, t);
 	}
 	if (request->no_redirect) {
 		(void)curl_easy_setopt(t->curl, CURLOPT_FOLLOWLOCATION, 0L);

@@ -20,6 +20,7 @@ struct trib_client_request {
 	FILE *file; /* NULL, or where the body of a 200 goes instead of the answer's memory */
 	/* NULL, or what takes the body of a 200 piece by piece; false ends the transfer. */
 	bool (*on_data)(const char *data, size_t size, void *arg);
+	bool (*on_tick)(void *arg); /* NULL, or asked about once a second; true ends the transfer */
 	void *arg;
 	bool no_redirect;   /* a redirect is the answer */
 	long timeout_ms;    /* of the whole; 0 = 120 s (with file or on_data: 60 s of silence) */

@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "orchestrator/kube.h"
 #include "orchestrator/orc_metrics.h"
 #include "orchestrator/store_access.h"
 
@@ -92,6 +93,20 @@ bool orc_access_identify(struct orc_request *r)
 	int rc;
 
 	note_caller(r);
+	if (r->app->kube && orc_kube_who(r->app->kube, trib_exchange_request(r->x), &r->who)) {
+		r->known = true;
+		if (r->route->scope != ORC_SCOPE_NONE &&
+		    !trib_scopes_allow(r->who.scopes, needed(r))) {
+			forbid(r);
+			return false;
+		}
+		return true;
+	}
+	if (r->app->is_inner) {
+		orc_count(ORC_M_DENIED_401);
+		orc_reply_problem(r, TRIB_PROBLEM_UNAUTHENTICATED, "not for you");
+		return false;
+	}
 	if (r->route->scope == ORC_SCOPE_NONE) {
 		return true;
 	}

@@ -18,6 +18,7 @@ struct orc_placer;
 struct orc_sse;
 struct orc_tenants;
 struct orc_hooks;
+struct orc_kube;
 struct trib_access;
 
 struct orc_app {
@@ -36,8 +37,13 @@ struct orc_app {
 	struct trib_timer *refresh; /* looks whether the operators changed */
 	struct trib_httpd *api;
 	struct trib_httpd *admin;
-	struct trib_tls *tls; /* NULL: plain */
-	char *openapi;        /* text, made once */
+	struct trib_tls *tls;        /* NULL: plain */
+	char *openapi;               /* text, made once */
+	struct orc_kube *kube;       /* NULL: no Kubernetes */
+	struct orc_app *inner;       /* this, as the listener of kube.c sees it */
+	struct trib_httpd *loopback; /* that listener */
+	int loopback_fd;
+	bool is_inner; /* takes kube.c's requests alone */
 	bool stopping;
 };
 

@@ -21,6 +21,7 @@
 #include "orchestrator/api_meta.h"
 #include "orchestrator/app.h"
 #include "orchestrator/hook_rule.h"
+#include "orchestrator/kube.h"
 #include "orchestrator/leader.h"
 #include "orchestrator/nodes.h"
 #include "orchestrator/placer.h"
@@ -42,6 +43,7 @@ struct settings {
 	const char *webhook_allow;
 	struct trib_tls_files tls;
 	struct trib_access_config access;
+	struct orc_kube_config kube;
 	bool check;
 };
 
@@ -98,6 +100,9 @@ static void on_refresh(void *arg)
 {
 	struct orc_app *app = arg;
 
+	if (app->kube) {
+		orc_kube_lead(app->kube, orc_leader_valid(app->leader));
+	}
 	if (trib_access_refresh(app->access)) {
 		orc_sse_end_all(app->sse); /* whoever still may, comes again */
 	}
@@ -241,6 +246,34 @@ static int start_tls(struct orc_app *app, const struct settings *settings)
 	return rc;
 }
 
+/* AggregationJobs of Kubernetes, through a listener of their own. */
+static int start_kube(struct orc_app *app, const struct settings *settings)
+{
+	char url[64];
+	int fd = -1;
+	int rc;
+
+	if (!settings->kube.api) {
+		return 0;
+	}
+	rc = trib_listen("127.0.0.1:0", &fd);
+	if (!rc) {
+		(void)snprintf(url, sizeof(url), "http://127.0.0.1:%u", trib_listen_port(fd));
+		rc = orc_kube_new(&settings->kube, url, &app->kube);
+	}
+	if (!rc) {
+		*app->inner = *app;
+		app->inner->is_inner = true;
+		rc = orc_api_new(app->inner, fd, &app->loopback);
+	}
+	if (rc && fd >= 0) {
+		(void)close(fd);
+	} else if (!rc) {
+		app->loopback_fd = fd;
+	}
+	return rc;
+}
+
 static int serve(struct orc_app *app, const struct settings *settings)
 {
 	int api_fd = -1;
@@ -264,6 +297,9 @@ static int serve(struct orc_app *app, const struct settings *settings)
 		trib_httpd_tls(app->admin, app->tls);
 		rc = trib_privilege_drop(0);
 	}
+	if (!rc) {
+		rc = start_kube(app, settings);
+	}
 	if (!rc && settings->addr_file) {
 		rc = write_addresses(settings, api_fd, admin_fd);
 	}
@@ -279,6 +315,11 @@ static int serve(struct orc_app *app, const struct settings *settings)
 	if (app->sse) {
 		orc_sse_end_all(app->sse);
 	}
+	app->kube = orc_kube_free(app->kube);
+	if (app->loopback) {
+		app->loopback = trib_httpd_free(app->loopback);
+		(void)close(app->loopback_fd);
+	}
 	app->api = trib_httpd_free(app->api);
 	app->admin = trib_httpd_free(app->admin);
 	if (api_fd >= 0) {
@@ -292,7 +333,10 @@ static int serve(struct orc_app *app, const struct settings *settings)
 
 static int run(const struct settings *settings)
 {
-	struct orc_app app = { .id = settings->id, .data_url = settings->data_url };
+	struct orc_app inner = { .is_inner = true };
+	struct orc_app app = { .id = settings->id,
+			       .data_url = settings->data_url,
+			       .inner = &inner };
 	int rc = make_parts(&app, settings);
 
 	if (rc) {
@@ -363,6 +407,9 @@ static int check(const struct settings *s, const struct trib_option *options)
 	}
 	trib_config_tls(&check, &s->tls);
 	trib_config_access(&check, &s->access);
+	if (orc_kube_wrong(&s->kube)) {
+		trib_config_fault(&check, "kube-api", "%s", orc_kube_wrong(&s->kube));
+	}
 	return trib_config_verdict(&check, options);
 }
 
@@ -391,6 +438,7 @@ int main(int argc, char **argv)
 		{ "addr-file", TRIB_OPTION_TEXT, &settings.addr_file, 0, 0, "PATH",
 		  "write the bound addresses there as JSON" },
 		TRIB_ACCESS_OPTIONS(settings.access),
+		ORC_KUBE_OPTIONS(settings.kube),
 		TRIB_CHECK_OPTION(settings.check),
 		{ 0 },
 	};
@@ -413,6 +461,10 @@ int main(int argc, char **argv)
 	}
 	if (orc_hooks_allow(settings.webhook_allow, &reason)) {
 		(void)fprintf(stderr, "%s: --webhook-allow: %s\n", argv[0], reason);
+		return 2;
+	}
+	if (orc_kube_wrong(&settings.kube)) {
+		(void)fprintf(stderr, "%s: %s\n", argv[0], orc_kube_wrong(&settings.kube));
 		return 2;
 	}
 	trib_log_init("orchestrator", TRIB_LOG_INFO);

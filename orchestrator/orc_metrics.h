@@ -80,6 +80,17 @@
 	X(PLANS, "plans_written_total", NULL, "Placements written", TRIB_COUNTER, 0)               \
 	X(PLAN_OVERFLOW, "plan_overflow_total", NULL, "Updates planned beyond all capacity",       \
 	  TRIB_COUNTER, 0)                                                                         \
+	X(KUBE_OBJECTS, "kube_objects", NULL, "AggregationJobs known", TRIB_GAUGE, 0)              \
+	X(KUBE_OVERFLOW, "kube_overflow_total", NULL,                                              \
+	  "AggregationJobs left out for lack of places", TRIB_COUNTER, 0)                          \
+	X(KUBE_ODD, "kube_odd_total", NULL, "Things the API server said that were not understood", \
+	  TRIB_COUNTER, 0)                                                                         \
+	X(KUBE_LISTS, "kube_lists_total", NULL, "Listings of AggregationJobs", TRIB_COUNTER, 0)    \
+	X(KUBE_WATCHES, "kube_watches_total", NULL, "Watches begun", TRIB_COUNTER, 0)              \
+	X(KUBE_FAILURES, "kube_failures_total", NULL, "Listings and watches that failed",          \
+	  TRIB_COUNTER, 0)                                                                         \
+	X(KUBE_STATUS, "kube_status_writes_total", NULL, "Status of objects written",              \
+	  TRIB_COUNTER, 0)                                                                         \
 	X(CONNS, "conns", NULL, "Open API connections", TRIB_GAUGE, 0)
 
 enum orc_metric {
