@@ -71,7 +71,7 @@ def rules(spec):
     out = [{"rule": "size(self.metadata.name) <= 63 && !self.metadata.name.contains('.')",
             "message": "the name of a job: at most 63 of a-z 0-9 -"}]
     for name, field in spec["properties"].items():
-        paths = [name] if name not in ("aggregation",) else [f"{name}.{k}" for k in field["properties"]]
+        paths = [name] if name not in ("aggregation", "pool") else [f"{name}.{k}" for k in field["properties"]]
         for path in paths:
             if path in MAY_CHANGE or field.get("x-kubernetes-preserve-unknown-fields"):
                 continue  # what has no schema cannot be compared in CEL; the orchestrator does
