@@ -83,7 +83,7 @@ def one_file(path, env):
     return path, time.monotonic() - began, out, report if os.path.exists(report) else None
 
 
-def pytest(files, env, together=2):
+def pytest(files, env, together=3):
     """Python tests, `together` files at a time (they mostly wait); prints the reason of every skip."""
     global passed, failed, skipped
     last = len(SLOW_FIRST)
