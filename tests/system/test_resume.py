@@ -26,21 +26,21 @@ def node():
         yield n
 
 
-def base_headers(job, client, ticket, weight):
-    return job.headers(client, ticket, weight)
+def ask(method, job, client, ticket, piece, headers):
+    """A request of this client about its upload."""
+    fields = {"FL-Ticket": ticket["upload"]["ticket"], "FL-Client": f"c-{client}", "FL-Round": str(ticket["round"]),
+              "FL-Base-Version": str(ticket["base_version"]), **(headers or {})}
+    return request(job.node.data, method, ticket["upload"]["resume"], piece, fields)
 
 
 def patch(job, client, ticket, offset, piece, last, headers=None):
-    keys = {"FL-Ticket": ticket["upload"]["ticket"], "FL-Client": f"c-{client}", "FL-Round": str(ticket["round"]),
-            "FL-Base-Version": str(ticket["base_version"]), "Content-Type": "application/partial-upload",
-            "Upload-Offset": str(offset), "Upload-Complete": "?1" if last else "?0", **(headers or {})}
-    return request(job.node.data, "PATCH", ticket["upload"]["resume"], piece, keys)
+    return ask("PATCH", job, client, ticket, piece,
+               {"Content-Type": "application/partial-upload", "Upload-Offset": str(offset),
+                "Upload-Complete": "?1" if last else "?0", **(headers or {})})
 
 
 def head(job, client, ticket, method="HEAD", headers=None):
-    keys = {"FL-Ticket": ticket["upload"]["ticket"], "FL-Client": f"c-{client}", "FL-Round": str(ticket["round"]),
-            "FL-Base-Version": str(ticket["base_version"]), **(headers or {})}
-    return request(job.node.data, method, ticket["upload"]["resume"], None, keys)
+    return ask(method, job, client, ticket, None, headers)
 
 
 def stands(job, client, ticket, timeout=20):
