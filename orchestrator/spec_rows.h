@@ -1,36 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The table of the job spec: one row a field. Included by spec.c only.
+ * The table of the job spec: one row a field. Included by spec_names.c only.
  */
 #ifndef TRIB_ORCHESTRATOR_SPEC_ROWS_H
 #define TRIB_ORCHESTRATOR_SPEC_ROWS_H
 
-#include "orchestrator/spec.h"
-
-enum kind {
-	KIND_OBJECT, /* its keys are rows of the table */
-	KIND_FREE,   /* an object of the user's own */
-	KIND_ENUM,
-	KIND_ENUMS, /* array of one or more */
-	KIND_INTEGER,
-	KIND_AUTO, /* KIND_INTEGER, or "auto" */
-	KIND_NUMBER,
-	KIND_HOOKS, /* hook_rule.h */
-	KIND_JOB,   /* its id; "" = none */
-	KIND_NAME,  /* of a metric; "" = none */
-	KIND_LATER, /* known, but not in this version */
-	KIND_OURS,  /* computed: refused from users */
-};
-
-struct row {
-	const char *path; /* below "spec", levels split by '.'; parents before children */
-	enum kind kind;
-	double min;
-	double max;
-	const char *values;  /* ENUM, ENUMS: " a b " */
-	const char *later;   /* known values that are not supported yet: " c d " */
-	const char *initial; /* default as JSON text; NULL: none, or computed */
-	const char *help;
-};
+#include "orchestrator/spec_internal.h"
 
 #define MIB 1048576.0
 #define TIB 1099511627776.0

@@ -12,6 +12,9 @@
 /* Programs are not libraries: the file under test comes in whole. */
 #include "orchestrator/hook_rule.c"
 #include "orchestrator/spec.c"
+#include "orchestrator/spec_check.c"
+#include "orchestrator/spec_names.c"
+#include "orchestrator/spec_schema.c"
 
 #define HEAD                           \
 	"{\"apiVersion\":\"tributary/" \

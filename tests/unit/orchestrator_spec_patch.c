@@ -13,6 +13,8 @@
 /* Programs are not libraries: the files under test come in whole. */
 #include "orchestrator/hook_rule.c"
 #include "orchestrator/spec.c"
+#include "orchestrator/spec_check.c"
+#include "orchestrator/spec_names.c"
 #include "orchestrator/spec_patch.c"
 
 static char *stored(const char *spec)
