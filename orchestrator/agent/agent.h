@@ -335,6 +335,8 @@ void agent_zygote_stop(struct agent *agent);
 TRIB_MUST_CHECK int agent_fn_start(struct agent_job *job, uint32_t index);
 void agent_fn_stop(struct agent_fn *fn); /* process and endpoint; the partial stays */
 void agent_fn_drop_partial(struct agent_fn *fn);
+/* Its partial, also in place of another one it had. */
+TRIB_MUST_CHECK int agent_fn_give_own(struct agent_fn *fn);
 /* Gives the top whatever it lacks: children's partials, base, out. */
 TRIB_MUST_CHECK int agent_fn_equip_top(struct agent_job *job, bool with_model);
 TRIB_MUST_CHECK int agent_fn_send(struct agent_fn *fn, struct trib_descriptor *descriptor);
@@ -408,7 +410,7 @@ TRIB_MUST_CHECK int agent_tree_join(struct agent_job *job);
 void agent_tree_closing(struct agent_job *job); /* it closes; repeatable */
 void agent_tree_assign(struct agent_job *job);  /* who hands over to whom */
 void agent_tree_arrived(struct agent_job *job, uint32_t slot);
-void agent_tree_answered(struct agent_fn *fn); /* its RESET */
+void agent_tree_answered(struct agent_fn *fn, uint32_t slot); /* its RESET, of that field */
 /* A parent has the sum of function `index` of this round. */
 bool agent_tree_merged(const struct agent_job *job, uint32_t index);
 uint32_t agent_tree_parent(const struct agent_job *job, uint32_t index); /* >= AGENT_TOP */

@@ -327,6 +327,9 @@ void agent_fn_drop_partial(struct agent_fn *fn)
 	fn->job->reserved_bytes -= fn->partial.size;
 	trib_partial_fini(&fn->partial);
 	fn->has_partial = false;
+	if (fn->index == AGENT_TOP) {
+		agent_carve_forget(fn->job);
+	}
 	for (uint32_t i = AGENT_TOP; i <= fn->job->fn_high; i++) {
 		fn->job->fns[i].children_known[fn->index] = false;
 	}
@@ -435,10 +438,16 @@ static int spawn(struct agent_fn *fn)
 	return rc;
 }
 
+int agent_fn_give_own(struct agent_fn *fn)
+{
+	struct trib_fn_message own = { .kind = TRIB_FN_OWN, .index = fn->index };
+
+	return control(fn, &own, &fn->partial.fd, 1);
+}
+
 int agent_fn_start(struct agent_job *job, uint32_t index)
 {
 	struct agent_fn *fn = &job->fns[index];
-	struct trib_fn_message own = { .kind = TRIB_FN_OWN, .index = index };
 	int rc;
 
 	if (fn->state == AGENT_FN_LIVE) {
@@ -458,7 +467,7 @@ int agent_fn_start(struct agent_job *job, uint32_t index)
 		rc = give_segment(fn);
 	}
 	if (!rc) {
-		rc = control(fn, &own, &fn->partial.fd, 1);
+		rc = agent_fn_give_own(fn);
 	}
 	if (rc) {
 		log_err("functions", "event=start-failed job=%s fn=%u rc=%d", job->id, index, rc);
@@ -643,7 +652,7 @@ int agent_fn_send(struct agent_fn *fn, struct trib_descriptor *descriptor)
 static bool in_hand(const struct agent_job *job, const struct agent_fn *fn)
 {
 	return fn->outstanding || (job->phase == AGENT_FLUSHING && !job->peers.waits) ||
-	       job->phase == AGENT_FINALISING ||
+	       (fn->index == AGENT_TOP && !agent_carved(job)) || job->phase == AGENT_FINALISING ||
 	       (job->closing && fn->has_partial && trib_partial_op_active(&fn->partial));
 }
 

@@ -48,6 +48,7 @@ static struct agent_job *job_new(struct agent *agent, const char *id, uint32_t i
 	job->hub_fd = -1;
 	job->lanes = 1;
 	job->out_fd = -1;
+	job->peers.spare.fd = -1;
 	job->segment.data_fd = -1;
 	job->segment.ctl_fd = -1;
 	(void)snprintf(job->id, sizeof(job->id), "%s", id);
@@ -453,6 +454,7 @@ void agent_job_drop(struct agent_job *job, const char *why)
 		agent_fn_drop_partial(&job->fns[i]);
 	}
 	agent_peers_fini(job);
+	agent_carve_forget(job);
 	job->hub_io = trib_io_free(job->hub_io);
 	job->hub = trib_endpoint_free(job->hub);
 	if (job->hub_fd >= 0) {
@@ -543,6 +545,7 @@ static void scale_to_zero(struct agent_job *job, uint64_t now)
 	    job->phase >= AGENT_FLUSHING) {
 		return;
 	}
+	agent_carve_forget(job);
 	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
 		struct agent_fn *fn = &job->fns[i];
 

@@ -17,9 +17,10 @@
 #include "common/log.h"
 #include "orchestrator/agent/agent.h"
 
-#define RETRY_MIN_MS  50u
-#define RETRY_MAX_MS  1000u
-#define CHILDREN_LIFE 100u /* sums a function is given before it is replaced (AGG_CHILDREN_MAX) */
+#define RETRY_MIN_MS 50u
+#define RETRY_MAX_MS 1000u
+#define CHILDREN_LIFE \
+	100u /* numbers a function is given before it is replaced (AGG_CHILDREN_MAX) */
 
 static bool is_top(const struct agent_job *job)
 {
@@ -64,17 +65,22 @@ int agent_sum_keep(struct agent_job *job, const struct agent_sum *s)
 	return agent_keep(job->agent, name, s->partial.fd);
 }
 
-/* Its memory is needed no more; what it was stays known until the round is over. */
-static void forget_memory(struct agent_job *job, struct agent_sum *s)
+void agent_sum_unkeep(struct agent_job *job, const struct agent_sum *s)
 {
 	char name[160];
 
+	keeper_name(job, s, name, sizeof(name));
+	agent_unkeep(job->agent, "%s", name);
+}
+
+/* Its memory is needed no more; what it was stays known until the round is over. */
+static void forget_memory(struct agent_job *job, struct agent_sum *s)
+{
 	if (s->partial.fd < 0) {
 		return;
 	}
 	if (!s->import || s->complete) {
-		keeper_name(job, s, name, sizeof(name));
-		agent_unkeep(job->agent, "%s", name);
+		agent_sum_unkeep(job, s);
 	}
 	job->agent->arena_used -= s->partial.size;
 	job->reserved_bytes -= s->partial.size;
@@ -92,36 +98,13 @@ void agent_sum_drop(struct agent_job *job, struct agent_sum *s)
 	trib_free(s);
 }
 
-/* Function 1 (again) gets the memory it had summed in: warm pages for the next round. */
-static bool give_back(struct agent_job *job, struct agent_sum *s)
-{
-	struct agent_fn *top = &job->fns[AGENT_TOP];
-	char name[160];
-
-	if (s->import || s->partial.fd < 0 || s->partial.index != AGENT_TOP || top->has_partial ||
-	    top->state == AGENT_FN_LIVE) {
-		return false;
-	}
-	top->partial = s->partial;
-	top->has_partial = true;
-	top->reset_round = 0;
-	if (agent_keep_partial(top)) {
-		top->has_partial = false;
-		return false;
-	}
-	keeper_name(job, s, name, sizeof(name));
-	agent_unkeep(job->agent, "%s", name);
-	s->partial.fd = -1;
-	return true;
-}
-
 void agent_peers_over(struct agent_job *job, uint32_t round)
 {
 	for (uint32_t i = 0; i < AGENT_SUMS_MAX; i++) {
 		struct agent_sum *s = job->peers.sums[i];
 
 		if (s && s->round <= round) {
-			(void)give_back(job, s);
+			agent_carve_over(job, s);
 			agent_sum_drop(job, s);
 		}
 	}
@@ -417,7 +400,7 @@ static void send_sum(struct agent_job *job, struct agent_sum *s)
 		s->next_ms = 0;
 	}
 	if (s->sending || trib_clock_ms() < s->next_ms || !p->top_url[0] ||
-	    !job->agent->key_known) {
+	    !job->agent->key_known || !agent_carved(job)) {
 		return;
 	}
 	t = agent_transfer_new(job->agent, on_sent);
@@ -456,43 +439,27 @@ static void send_sum(struct agent_job *job, struct agent_sum *s)
 	memcpy(s->target, p->top, sizeof(s->target));
 }
 
-/* Function 1's sum leaves it. Leaves that are in it stay as they are: agent_peers_carved. */
-static int carve(struct agent_job *job)
-{
-	struct agent_fn *top = &job->fns[AGENT_TOP];
-	struct agent_sum *s = agent_sum_new(job);
-	struct trib_partial_header *h;
-	int rc;
+/* ---- merging ---- */
 
-	if (!s) {
-		return -ENOSPC;
-	}
-	agent_fn_stop(top);
-	trib_partial_seal(&top->partial); /* nobody else writes now */
-	s->round = job->round;
-	s->part = job->peers.part;
-	s->partial = top->partial;
-	s->totals = trib_partial_totals(&top->partial);
-	(void)snprintf(s->node, sizeof(s->node), "%s", job->agent->options.node);
-	(void)snprintf(s->boot, sizeof(s->boot), "%s", job->segment.header.boot);
-	h = trib_partial_header(&s->partial);
-	h->part = s->part;
-	rc = agent_sum_keep(job, s);
-	if (rc) { /* stays where it is; its function can go on with it */
-		trib_partial_unseal(&top->partial);
-		s->partial.fd = -1;
-		agent_sum_drop(job, s);
-		return rc;
-	}
-	agent_unkeep(job->agent, "p:%s:%u", job->id, AGENT_TOP);
-	job->peers.part++;
-	top->has_partial = false;
-	log_info("peers", "event=carved job=%s round=%u part=%u updates=%llu", job->id, job->round,
-		 s->part, (unsigned long long)s->totals.updates);
-	return 0;
+/* A number costs the function a place among its children once in its life: they come again with
+ * every round. */
+static bool needs_place(const struct agent_peers *p, const struct agent_sum *s)
+{
+	uint32_t number = s->index - AGENT_INDEX_IMPORT;
+
+	return !s->import || number >= AGENT_NUMBERS_MAX ||
+	       !(p->numbers[number / 64] >> (number % 64) & 1);
 }
 
-/* ---- merging ---- */
+static void note_place(struct agent_peers *p, const struct agent_sum *s)
+{
+	uint32_t number = s->index - AGENT_INDEX_IMPORT;
+
+	p->given += needs_place(p, s);
+	if (s->import && number < AGENT_NUMBERS_MAX) {
+		p->numbers[number / 64] |= 1ull << (number % 64);
+	}
+}
 
 int agent_peers_equip(struct agent_job *job)
 {
@@ -502,12 +469,14 @@ int agent_peers_equip(struct agent_job *job)
 	if (p->given_life != life) {
 		p->given_life = life;
 		p->given = 0;
+		memset(p->numbers, 0, sizeof(p->numbers));
 	}
 	for (uint32_t i = 0; i < AGENT_SUMS_MAX; i++) {
 		struct agent_sum *s = p->sums[i];
 		int rc;
 
-		if (!held(job, s) || !s->index || s->given == life || p->given >= CHILDREN_LIFE) {
+		if (!held(job, s) || !s->index || s->given == life ||
+		    (p->given >= CHILDREN_LIFE && needs_place(p, s))) {
 			continue;
 		}
 		rc = agent_fn_give_child(&job->fns[AGENT_TOP], s->index, s->partial.fd);
@@ -515,7 +484,7 @@ int agent_peers_equip(struct agent_job *job)
 			return rc;
 		}
 		s->given = life;
-		p->given++;
+		note_place(p, s);
 	}
 	return 0;
 }
@@ -663,7 +632,7 @@ bool agent_peers_gather(struct agent_job *job)
 	}
 	s = only_export(job, &exports);
 	if (!s) {
-		if (!top_has_sum(job) || carve(job)) {
+		if (!top_has_sum(job) || agent_carve(job)) {
 			return false;
 		}
 		s = only_export(job, &exports);

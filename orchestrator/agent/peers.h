@@ -21,6 +21,7 @@
 #define AGENT_PULL_MAX      16u   /* sums given to the top at a time (TRIB_RECENT_MAX is more) */
 #define AGENT_INDEX_EXPORT  3000u /* + part: number of an own export as a child of the top */
 #define AGENT_INDEX_IMPORT  4096u /* + the record's sequence number: of an import */
+#define AGENT_NUMBERS_MAX   512u  /* of these, so many are told apart for function 1's places */
 
 struct agent;
 struct agent_job;
@@ -55,8 +56,12 @@ struct agent_peers {
 	char top_url[256];
 	uint64_t updates; /* of the whole round */
 	uint64_t weight;
-	uint64_t given_life;   /* life of function 1 and.. */
-	uint32_t given;        /* ..how many sums it was given in it */
+	uint64_t given_life; /* life of function 1 and.. */
+	uint32_t given;      /* ..how many children's places sums took in it, */
+	uint64_t numbers[AGENT_NUMBERS_MAX / 64]; /* which imports' numbers among them */
+	struct trib_partial spare;                /* carve.c: memory for the next carving */
+	uint64_t leaving;      /* life of function 1 that has not let go of its sum; 0 none */
+	uint32_t leaving_mark; /* of the RESET whose answer says so */
 	bool waits;            /* nothing to do until others have sent, or the record says more */
 	uint32_t part;         /* number of the next export */
 	uint32_t have_version; /* + 1: newest version known to be here; 0 none */
@@ -95,6 +100,17 @@ struct agent_sum *agent_sum_new(struct agent_job *job);
 /* Memory, keeper's entry and all. */
 void agent_sum_drop(struct agent_job *job, struct agent_sum *sum);
 TRIB_MUST_CHECK int agent_sum_keep(struct agent_job *job, const struct agent_sum *sum);
+void agent_sum_unkeep(struct agent_job *job, const struct agent_sum *sum);
+
+/* ---- carve.c: function 1's sum becomes an export; the function lives on with other memory ---- */
+TRIB_MUST_CHECK int agent_carve(struct agent_job *job);
+/* Function 1 has let go of what was carved: nobody writes there any more. */
+bool agent_carved(const struct agent_job *job);
+/* Function 1 answered the RESET of that slot field. */
+void agent_carve_answered(struct agent_job *job, uint32_t mark);
+/* The round of an own sum is over: its memory is kept for the next one, if it is of use. */
+void agent_carve_over(struct agent_job *job, struct agent_sum *sum);
+void agent_carve_forget(struct agent_job *job); /* the memory kept so */
 
 /* ---- imports.c ---- */
 void agent_import_begin(struct agent_link *link, const struct trib_link_message *message);

@@ -514,7 +514,7 @@ void agent_round_ack(struct agent_job *job, const struct trib_descriptor *d)
 	if (d->flags == TRIB_DESC_UPDATE) {
 		update_acked(job, d);
 	} else if (d->flags == TRIB_DESC_RESET) {
-		agent_tree_answered(&job->fns[d->source]);
+		agent_tree_answered(&job->fns[d->source], d->slot);
 	} else if (d->flags == TRIB_DESC_MODEL && agent_is_top(job, d->source) &&
 		   d->round == job->round) {
 		model_acked(job, d->source);

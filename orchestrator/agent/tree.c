@@ -138,11 +138,13 @@ void agent_tree_arrived(struct agent_job *job, uint32_t slot)
 	job->arrived_ms = now;
 }
 
-void agent_tree_answered(struct agent_fn *fn)
+void agent_tree_answered(struct agent_fn *fn, uint32_t slot)
 {
 	uint64_t took;
 
-	if (fn->reset_ns) {
+	if (fn->index == AGENT_TOP && slot) {
+		agent_carve_answered(fn->job, slot);
+	} else if (fn->reset_ns) {
 		took = trib_clock_ns() - fn->reset_ns;
 		fn->reset_ns = 0;
 		fn->job->hop_us = average(fn->job->hop_us, (double)took / US);

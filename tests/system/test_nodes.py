@@ -53,7 +53,7 @@ def spread(job, cluster, shares):
 
 @pytest.fixture(scope="module")
 def three():
-    with Cluster(3, lease_ms=10000) as c:
+    with Cluster(3, "--function-idle-ms", "600000", lease_ms=10000) as c:
         yield c
 
 
@@ -76,6 +76,32 @@ def test_three_nodes_publish_what_one_would(three, leaves, mode, shards):
     unit = 8 if mode == "exact" else 4
     assert three.total("gateway", "tributary_partial_bytes_total") - before == 2 * 2 * unit * job.size
     assert three.total("gateway", "tributary_payload_bytes_copied_total") == 0
+    job.delete()
+
+
+@pytest.mark.parametrize("hierarchy", [{"leaves": 1}, {"levels": 3, "leaves": 2}])
+def test_no_node_starts_a_function_twice(three, hierarchy):
+    """From the second round on, functions are those of the first on every node, whoever gathers: who has sent its sum
+    away is given other memory, not another process."""
+    names = [f"tributary_agg_{n}_total" for n in ("cold_starts", "reuses", "conversions")]
+    job = Job(three, size=20011, clients=12, rounds=6, seed=450 + len(hierarchy), spec={"hierarchy": hierarchy})
+    base, before, pids = job.base, None, None
+    for number in range(1, 6):  # of six: the job's end would end them
+        spread(job, three, [1, 2, 3, 2] * 3 if number != 4 else [1, 3, 3, 2] * 3)  # n3 gathers once
+        model = job.published(number)
+        job.check(model, number, base=base)
+        base = model
+        now = [[n.metric("agent", name) for name in names] for n in three.nodes]
+        live = [sorted(f["pid"] for j in n.state()["jobs"] if j["job"] == job.id for f in j["functions"] if f["pid"])
+                for n in three.nodes]
+        if number > 1:
+            for was, is_now in zip(before, now):
+                created, reused, converted = (b - a for a, b in zip(was, is_now))
+                assert created == 0 and reused >= 1, (number, before, now)
+                assert converted >= 1 or "levels" not in hierarchy, (number, before, now)
+            assert live == pids, (number, pids, live)
+        before, pids = now, live
+    assert record(three, job, 4)["top"] == "n3" and record(three, job, 5)["top"] == "n2"
     job.delete()
 
 
