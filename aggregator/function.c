@@ -7,6 +7,7 @@
 
 #include "aggregator/fold.h"
 #include "aggregator/job.h"
+#include "aggregator/norm.h"
 #include "aggregator/rules/rules.h"
 #include "common/clock.h"
 #include "common/log.h"
@@ -408,7 +409,12 @@ static void on_model(struct function *f, const struct trib_descriptor *d)
 	}
 	echo.weight = finish.totals.weight;
 	echo.updates = (uint32_t)finish.totals.updates;
-	acknowledge(f, &echo);
+	if (d->tag) {
+		double norm = agg_mean_norm(&finish);
+
+		memcpy(&echo.bytes, &norm, sizeof(norm));
+	}
+	answer(f, TRIB_DESC_ACK, &echo, d->tag);
 }
 
 static void on_descriptor(struct function *f, const struct trib_descriptor *d)

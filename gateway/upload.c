@@ -274,6 +274,7 @@ static void on_reserve(const struct trib_value *value, void *arg)
 	const char *more = value ? trib_value_text(trib_value_at(value, 1)) : "";
 
 	u->reserved = strcmp(word, "OK") == 0;
+	u->norms = u->reserved && trib_value_size(trib_value_at(value, 2)) > 0;
 	if (abandoned(u)) {
 		return;
 	}
@@ -376,6 +377,7 @@ static void on_loaded(struct gw_job *job, enum trib_problem problem, const char 
 		u->entered = true;
 		if (u->head.total <= UNRESERVED_MAX) {
 			u->state = GW_UPLOAD_RESERVING;
+			u->norms = true; /* nobody was asked, and it is cheap */
 			find_slot(u);
 			return;
 		}

@@ -36,6 +36,7 @@ struct gw_upload {
 	struct gw_live live;
 	bool entered;           /* live is in the job's list */
 	bool reserved;          /* trib_release is owed if it does not commit */
+	bool norms;             /* the job's policy wants its squared norm */
 	struct gw_slots *slots; /* pinned */
 	bool holds;             /* slot, gen: ours, in state slot_state */
 	enum trib_slot_state slot_state;

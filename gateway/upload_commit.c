@@ -27,6 +27,7 @@ static void write_record(struct gw_upload *u, struct trib_slot_record *record)
 	record->base = u->head.base;
 	record->crc = u->intake.check.crc;
 	record->body_bytes = u->head.total;
+	record->norm = u->intake.check.wants_norm ? u->intake.check.norm : -1;
 	record->ready_us = trib_descriptor_now_us();
 	memset(record->client, 0, sizeof(record->client));
 	memcpy(record->client, u->head.client, sizeof(u->head.client));
@@ -197,15 +198,19 @@ static void send_commit(struct gw_upload *u)
 	char digest[GW_BODY_DIGEST_SIZE];
 	char round[16];
 	char weight[24];
+	char norm[TRIB_NORM_SIZE];
 
 	(void)snprintf(place, sizeof(place), "%s:%s:%u:%u", u->slots->node,
 		       u->slots->segment.header.boot, u->slot, u->gen);
 	gw_body_digest(u->intake.check.crc, u->head.total, digest);
 	(void)snprintf(round, sizeof(round), "%u", u->head.round);
 	(void)snprintf(weight, sizeof(weight), "%llu", (unsigned long long)u->head.weight_fx);
-	if (trib_redis_send(u->worker->redis, on_commit, u, "FCALL", "trib_commit", "1",
-			    u->job->key, u->head.client, u->head.update, round, digest, weight,
-			    place, u->slots->node, u->metrics ? u->metrics : "", NULL)) {
+	if (trib_redis_send(
+		    u->worker->redis, on_commit, u, "FCALL", "trib_commit", "1", u->job->key,
+		    u->head.client, u->head.update, round, digest, weight, place, u->slots->node,
+		    u->metrics ? u->metrics : "",
+		    trib_norm_text(u->intake.check.wants_norm ? u->intake.check.norm : -1, norm),
+		    NULL)) {
 		if (u->tries) { /* an earlier attempt may have counted */
 			commit_later(u, "too many calls outstanding");
 			return;

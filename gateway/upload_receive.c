@@ -99,6 +99,7 @@ void gw_upload_go_on(struct gw_upload *u)
 void gw_upload_receive(struct gw_upload *u)
 {
 	gw_intake_init(&u->intake, u->head.total, u->job->header_max);
+	u->intake.check.wants_norm = u->norms;
 	gw_upload_go_on(u);
 }
 

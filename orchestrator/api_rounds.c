@@ -2,6 +2,7 @@
 #include "orchestrator/api_rounds.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/clock.h"
@@ -24,6 +25,49 @@ static void set_span(json_t *json, const char *key, uint64_t from, uint64_t to)
 	(void)json_object_set_new(json, key,
 				  from && to >= from ? json_integer((json_int_t)(to - from))
 						     : json_null());
+}
+
+/* "k:ms,.." as an object. */
+static json_t *times_json(const char *text)
+{
+	json_t *json = json_object();
+
+	while (*text) {
+		char key[12] = "";
+		size_t size = strcspn(text, ":");
+
+		if (size >= sizeof(key) || text[size] != ':') {
+			break;
+		}
+		memcpy(key, text, size);
+		(void)json_object_set_new(json, key, json_real(strtod(text + size + 1, NULL)));
+		text += strcspn(text, ",");
+		text += *text == ',';
+	}
+	return json;
+}
+
+/* 'k|why|V|N|l|low|n|gain|ms|k:ms,..': why the round waits for k updates. */
+static json_t *backup_json(const char *text)
+{
+	static const char *const names[] = { "k",          "why",      "variance", "expected",
+					     "smoothness", "at_least", "at_most",  "gain",
+					     "ms",         "times_ms" };
+	json_t *json = json_pack("{s:s}", "kind", "dbw");
+
+	for (size_t i = 0; i < TRIB_COUNT(names); i++) {
+		size_t size = strcspn(text, "|");
+		bool whole = strcmp(names[i], "k") == 0 || strncmp(names[i], "at_", 3) == 0;
+		double number = strtod(text, NULL);
+
+		(void)json_object_set_new(json, names[i],
+					  i == 1  ? json_stringn(text, size)
+					  : whole ? json_integer((json_int_t)number)
+					  : i + 1 == TRIB_COUNT(names) ? times_json(text)
+								       : json_real(number));
+		text += size + (text[size] == '|');
+	}
+	return json;
 }
 
 /* A round that was under way when its job ended goes nowhere any more. */
@@ -59,6 +103,9 @@ static json_t *round_json(const struct orc_round *round, enum orc_job_state job)
 				  round->version >= 0 ? json_integer((json_int_t)round->version)
 						      : json_null());
 	(void)json_object_set_new(json, "metrics", trib_metrics_json(round->metrics));
+	if (round->backup[0]) {
+		(void)json_object_set_new(json, "backup", backup_json(round->backup));
+	}
 	set_time(json, "opened", round->opened);
 	set_time(json, "deadline", round->deadline);
 	set_time(json, "closed", round->closed);

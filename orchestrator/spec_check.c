@@ -5,8 +5,9 @@
 #include <math.h>
 #include <string.h>
 
-#define SCALE_MIN   8  /* fewer fraction bits than this make no useful sums */
-#define WEIGHT_BITS 42 /* selected_max * max_weight, so that sums of weights fit 62 bits */
+#define BACKUP_MAX  4096 /* times to the k-th update that are kept */
+#define SCALE_MIN   8    /* fewer fraction bits than this make no useful sums */
+#define WEIGHT_BITS 42   /* selected_max * max_weight, so that sums of weights fit 62 bits */
 
 static int log2_up(double value)
 {
@@ -70,6 +71,43 @@ static double factor_max(const json_t *out)
 	return 1;
 }
 
+/* Dynamic backup workers choose between quorum and places by the updates' norms. */
+static void backup_rules(const struct orc_spec *spec, json_t *errors)
+{
+	const json_t *out = spec->spec;
+
+	if (!says(out, "sync.backup.kind", "dbw")) {
+		return;
+	}
+	if (!says(out, "aggregation.input", "delta")) {
+		spec_complain(errors, "/spec/sync/backup/kind", "dbw needs deltas");
+	}
+	if (spec->selected_max > BACKUP_MAX || spec->quorum >= spec->selected_max) {
+		spec_complain(errors, "/spec/sync/backup/kind",
+			      "dbw chooses between sync.quorum and goal * over_select: the first "
+			      "must be less, the second at most %d",
+			      BACKUP_MAX);
+	}
+	if (trib_json_number(out, "sync.backup.step", 0) > 0 &&
+	    !says(out, "aggregation.denominator", "weight_sum")) {
+		spec_complain(errors, "/spec/sync/backup/step",
+			      "needs denominator weight_sum: the step must be that of a mean");
+	}
+}
+
+static void sampling_rules(const struct orc_spec *spec, json_t *errors)
+{
+	long long count = trib_json_integer(spec->spec, "sync.sampling.count", 0);
+
+	if (count && trib_json_number(spec->spec, "sync.sampling.fraction", 1) < 1) {
+		spec_complain(errors, "/spec/sync/sampling/count", "or fraction, not both");
+	} else if (count && (uint64_t)count < spec->quorum) {
+		spec_complain(errors, "/spec/sync/sampling/count",
+			      "must not be less than the quorum (%llu)",
+			      (unsigned long long)spec->quorum);
+	}
+}
+
 /* An asynchronous job's buffer is a round that any selected client may report to. */
 static void mode_rules(struct orc_spec *spec, json_t *errors)
 {
@@ -80,6 +118,8 @@ static void mode_rules(struct orc_spec *spec, json_t *errors)
 			spec_complain(errors, "/spec/sync/late",
 				      "next needs deltas: versions move on meanwhile");
 		}
+		backup_rules(spec, errors);
+		sampling_rules(spec, errors);
 		return;
 	}
 	spec->goal = (uint64_t)trib_json_integer(out, "async.buffer_k", 1);

@@ -73,9 +73,10 @@ static bool decimal(const char *text, uint64_t *ret_value)
 /* ---- one round ---- */
 
 static const char *const round_fields[] = {
-	"state",     "base",   "version", "goal",    "quorum",   "selmax", "selected", "acc",
-	"inflight",  "late",   "lost",    "expired", "wsum",     "opened", "deadline", "closed",
-	"published", "taskms", "why",     "task",    "tasknode", "digest", "extended", "metrics"
+	"state",    "base",     "version",   "goal",   "quorum",  "selmax", "selected",
+	"acc",      "inflight", "late",      "lost",   "expired", "wsum",   "opened",
+	"deadline", "closed",   "published", "taskms", "why",     "task",   "tasknode",
+	"digest",   "extended", "metrics",   "bk"
 };
 #define ROUND_WORDS (2 + TRIB_COUNT(round_fields))
 
@@ -117,6 +118,7 @@ static struct orc_round parse_round(uint64_t number, const struct trib_value *va
 	copy_text(round.digest, sizeof(round.digest), trib_value_at(value, 21));
 	round.extended = orc_value_u64(trib_value_at(value, 22));
 	copy_text(round.metrics, sizeof(round.metrics), trib_value_at(value, 23));
+	copy_text(round.backup, sizeof(round.backup), trib_value_at(value, 24));
 	return round;
 }
 

@@ -224,6 +224,8 @@ struct orc_job {
 	char *metrics;    /* of the last version, "name=value,.."; owned by the view */
 };
 
+#define ORC_BACKUP_TEXT_SIZE 640
+
 struct orc_round {
 	uint64_t number;
 	enum orc_round_state state;
@@ -250,6 +252,7 @@ struct orc_round {
 	char task_node[64];
 	char digest[64];
 	char metrics[TRIB_METRICS_TEXT_SIZE]; /* "name=value,.." once published */
+	char backup[ORC_BACKUP_TEXT_SIZE]; /* functions/18_backup.lua: why its goal is what it is */
 };
 
 /* The round to act on: see orc_view_want.hint. */

@@ -254,3 +254,12 @@ bool trib_slot_move(struct trib_slot_record *record, enum trib_slot_state from, 
 	return __atomic_compare_exchange_n(&record->word, &expected, wanted, false,
 					   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
+
+const char *trib_norm_text(double norm, char out[TRIB_NORM_SIZE])
+{
+	out[0] = '\0';
+	if (norm >= 0) {
+		(void)snprintf(out, TRIB_NORM_SIZE, "%.17g", norm);
+	}
+	return out;
+}

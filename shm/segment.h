@@ -61,7 +61,8 @@ struct trib_slot_record { /* 256 bytes; fields but word are written while FILLIN
 	char update[TRIB_UPDATE_ID_SIZE];
 	uint32_t counted_round; /* the round it counts in (asynchronous: the buffer) */
 	uint64_t counted;       /* the weight it counts with (asynchronous: staleness discounted) */
-	uint8_t reserved[256 - 48 - 68 - 32 - 12];
+	double norm;            /* squared, of the payload; < 0: not taken */
+	uint8_t reserved[256 - 48 - 68 - 32 - 20];
 };
 _Static_assert(sizeof(struct trib_slot_record) == 256, "slot record is 256 bytes");
 _Static_assert(sizeof(struct trib_segment_header) <= 4096, "header fits its page");
@@ -77,6 +78,10 @@ struct trib_segment {
 	bool huge;
 	struct trib_segment_header header; /* validated private copy */
 };
+
+#define TRIB_NORM_SIZE 32
+/* Decimal that reads back as the same bits; "" when it was not taken. */
+const char *trib_norm_text(double norm, char out[TRIB_NORM_SIZE]);
 
 struct trib_slot_view { /* word taken apart */
 	enum trib_slot_state state;

@@ -145,6 +145,8 @@ struct agent_job {
 	uint64_t expected; /* what this node answers for, as the record says, once closing */
 	uint64_t weight_expected;
 	uint64_t divisor; /* of the sum, fixed point; 0 = its own weights */
+	bool norms;       /* the squared norm of its mean is wanted.. */
+	double mean_norm; /* ..FINALISING: of the lanes that have answered */
 	bool closing;
 	bool late; /* READY slots wait for a round to be carried into */
 	bool syncing;
@@ -319,12 +321,20 @@ void agent_slots_recommit(struct agent_job *job);
 /* The gateway died: FILLING -> FREE, READY -> commit again. */
 void agent_slots_orphans(struct agent_job *job);
 void agent_slot_claimed(struct agent_job *job, uint32_t slot, uint32_t gen);
+/* It is CLAIMED, in that generation. */
+bool agent_slot_ours(const struct agent_job *job, uint32_t slot, uint32_t gen);
 void agent_slot_free(struct agent_job *job, uint32_t slot);
 /* Frees CLAIMED slots of rounds before `round`. */
 void agent_slots_drop_before(struct agent_job *job, uint32_t round);
 uint32_t agent_slot_holder(const struct agent_job *job, uint32_t slot, uint32_t gen);
 bool agent_slot_folded(const struct agent_job *job, uint32_t slot, uint32_t gen);
 void agent_slot_requeue(struct agent_job *job, uint32_t slot);
+
+/* norms.c */
+/* MODEL was sent to every root. */
+void agent_model_asked(struct agent_job *job);
+/* One has made its range. True: the last one. */
+bool agent_model_made(struct agent_job *job, const struct trib_descriptor *d);
 
 /* functions.c */
 /* pidfd of a process: fd or -errno. */

@@ -129,6 +129,7 @@ void agent_round_synced(struct agent_job *job, const struct trib_value *sync)
 	log_debug("rounds", "event=synced job=%s round=%u state=%s", job->id, round, state);
 	job->expected = (uint64_t)trib_value_integer(trib_value_at(sync, 9));
 	job->divisor = (uint64_t)trib_value_integer(trib_value_at(sync, 13));
+	job->norms = trib_value_size(trib_value_at(sync, 20)) > 0;
 	agent_peers_synced(job, sync);
 	job->accepted = (uint32_t)trib_value_integer(trib_value_at(sync, 7));
 	job->goal = (uint32_t)trib_value_integer(trib_value_at(sync, 12));
@@ -416,7 +417,7 @@ static void update_acked(struct agent_job *job, const struct trib_descriptor *d)
 	}
 }
 
-static void model_acked(struct agent_job *job, uint32_t root)
+static void model_acked(struct agent_job *job, const struct trib_descriptor *d)
 {
 	struct agent_write write = {
 		.job_index = job->index,
@@ -425,11 +426,7 @@ static void model_acked(struct agent_job *job, uint32_t root)
 		.bytes = job->elements * sizeof(float),
 	};
 
-	if (job->phase != AGENT_FINALISING) {
-		return;
-	}
-	job->model_left &= (uint16_t) ~(1u << agent_lane_of(job, root));
-	if (job->model_left) {
+	if (job->phase != AGENT_FINALISING || !agent_model_made(job, d)) {
 		return; /* other ranges are still to come */
 	}
 	memcpy(write.job, job->id, sizeof(write.job));
@@ -444,13 +441,6 @@ static void model_acked(struct agent_job *job, uint32_t root)
 	}
 	job->phase = AGENT_WRITING;
 	log_debug("rounds", "event=writing job=%s round=%u", job->id, job->round);
-}
-
-static bool slot_still_ours(const struct agent_job *job, uint32_t slot, uint32_t gen)
-{
-	struct trib_slot_view view = trib_slot_load(trib_segment_record(&job->segment, slot));
-
-	return view.state == TRIB_SLOT_CLAIMED && view.gen == gen;
 }
 
 /* Those that hand over to `parent` are told to do so once more. */
@@ -479,7 +469,7 @@ static void nacked(struct agent_job *job, const struct trib_descriptor *d)
 		if (trib_segment_record(&job->segment, d->slot)->counted_round < job->round) {
 			forget_out(job, note, note->fn);
 			agent_slot_free(job, d->slot);
-		} else if (slot_still_ours(job, d->slot, d->gen)) {
+		} else if (agent_slot_ours(job, d->slot, d->gen)) {
 			take_back(job, d->slot);
 		} else {
 			forget_out(job, note, note->fn);
@@ -517,7 +507,7 @@ void agent_round_ack(struct agent_job *job, const struct trib_descriptor *d)
 		agent_tree_answered(&job->fns[d->source], d->slot);
 	} else if (d->flags == TRIB_DESC_MODEL && agent_is_top(job, d->source) &&
 		   d->round == job->round) {
-		model_acked(job, d->source);
+		model_acked(job, d);
 	}
 }
 
@@ -583,6 +573,7 @@ static void finalise(struct agent_job *job)
 	struct trib_descriptor model = { .kind = TRIB_DESC_MODEL,
 					 .round = job->round,
 					 .base = job->base,
+					 .tag = job->norms,
 					 .sent_us = trib_descriptor_now_us() };
 
 	if (agent_fn_equip_top(job, true)) {
@@ -593,7 +584,7 @@ static void finalise(struct agent_job *job)
 			return; /* all of them once more, later */
 		}
 	}
-	job->model_left = (uint16_t)((1u << job->lanes) - 1);
+	agent_model_asked(job);
 	job->phase = AGENT_FINALISING;
 	log_debug("rounds", "event=finalising job=%s round=%u", job->id, job->round);
 }
@@ -670,6 +661,7 @@ static void report_done(struct agent_job *job)
 	char round[12];
 	char count[24];
 	char weight[24];
+	char norm[TRIB_NORM_SIZE];
 
 	if (!report) {
 		return;
@@ -682,7 +674,8 @@ static void report_done(struct agent_job *job)
 	(void)snprintf(weight, sizeof(weight), "%llu", (unsigned long long)job->weight_expected);
 	if (trib_redis_send(job->agent->redis, on_reported, report, "FCALL", "trib_task_done", "1",
 			    job->key, round, count, weight, job->digest, job->agent->options.node,
-			    job->segment.header.boot, NULL)) {
+			    job->segment.header.boot,
+			    trib_norm_text(job->norms ? job->mean_norm : -1, norm), NULL)) {
 		trib_free(report);
 		return;
 	}

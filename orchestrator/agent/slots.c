@@ -143,6 +143,13 @@ void agent_slot_free(struct agent_job *job, uint32_t slot)
 	}
 }
 
+bool agent_slot_ours(const struct agent_job *job, uint32_t slot, uint32_t gen)
+{
+	struct trib_slot_view view = trib_slot_load(trib_segment_record(&job->segment, slot));
+
+	return view.state == TRIB_SLOT_CLAIMED && view.gen == gen;
+}
+
 void agent_slots_scan(struct agent_job *job)
 {
 	agent_count(AGENT_M_SCANS, 1);
@@ -226,6 +233,7 @@ static void recommit(struct agent_job *job, uint32_t slot, uint32_t gen)
 	char digest[48];
 	char weight[24];
 	char place[160];
+	char norm[TRIB_NORM_SIZE];
 
 	record.client[TRIB_CLIENT_ID_SIZE - 1] = '\0';
 	record.update[TRIB_UPDATE_ID_SIZE - 1] = '\0';
@@ -250,7 +258,8 @@ static void recommit(struct agent_job *job, uint32_t slot, uint32_t gen)
 	agent_count(AGENT_M_ORPHANS, 1);
 	if (trib_redis_send(job->agent->redis, on_recommitted, r, "FCALL", "trib_commit", "1",
 			    job->key, record.client, record.update, round, digest, weight, place,
-			    job->agent->options.node, NULL)) {
+			    job->agent->options.node, "", trib_norm_text(record.norm, norm),
+			    NULL)) {
 		job->notes[slot].committing = false;
 		trib_free(r);
 	}

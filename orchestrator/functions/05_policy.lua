@@ -2,7 +2,7 @@
 -- What a job's policy says, taken from its spec once (so that a PATCH can do it again) and kept as fields of the job:
 --   mode late afn aalpha ahinge aoff amax atrig adt   what an update that is late counts
 --   adenom apop anorm                                 what the sum is divided by
---   sample                                            'fraction|seed' of a synchronous round's sample
+--   sample                                            'fraction|seed' of a synchronous round's sample, or 'c<count>|seed'
 -- Powers and roots are taken here and at a commit, on the machine that decides, and their results are recorded: nobody
 -- computes them again.
 
@@ -72,7 +72,9 @@ local function policy_fields(key, spec)
     if j.afn == 'intervals' then j.afn = 'const' end        -- sums of this mode have no room for more than the weight
     if sync.below_quorum == 'fail' then j.below = 'fail' end
     local pick = sync.sampling or {}
-    if (pick.fraction or 1) < 1 then
+    if (pick.count or 0) > 0 then
+      j.sample = string.format('c%d|%.0f', pick.count, pick.seed or 0)
+    elseif (pick.fraction or 1) < 1 then
       j.sample = string.format('%.17g', pick.fraction) .. '|' .. string.format('%.0f', pick.seed or 0)
     end
     if sync.late == 'next' then

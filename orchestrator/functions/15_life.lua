@@ -55,6 +55,7 @@ local function metrics_late(k, answer, id, text)
 end
 
 local function metrics_drop(r, id)
+  norms.drop(r, id)
   local weight, text = string.match(redis.call('HGET', r .. ':met', id) or '', '^(%d+)|(.*)$')
   if not weight then return end
   redis.call('HDEL', r .. ':met', id)

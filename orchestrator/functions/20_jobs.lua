@@ -10,6 +10,7 @@ local function job_policy(k, text, hooks_since)
   local ok, spec = pcall(cjson.decode, text)
   if not ok or type(spec) ~= 'table' then return end
   policy_fields(k[1], spec)
+  if backup.policy(k, spec) then redis.call('HSET', k[1], 'norms', 1) end
   pool_policy(k, spec)
   stop_policy(k, spec)
   checkpoint_policy(k, spec)
@@ -92,7 +93,7 @@ local function job_delete(k, a)
     n = n + redis.call('DEL', b, b .. ':sel', b .. ':upd', b .. ':met', b .. ':late')
   end
   n = n + redis.call('DEL', k[1], p .. 'models', p .. 'ev', p .. 'tok', p .. 'tokid', p .. 'aupd', p .. 'infl', p .. 'tree',
-    p .. 'at', p .. 'old', p .. 'pin', p .. 'hook')
+    p .. 'at', p .. 'old', p .. 'pin', p .. 'hook', p .. 'dbw', p .. 'known')
   redis.call('SREM', 'trib:hooks', j[3])
   redis.call('ZREM', 'trib:jobs', j[3])
   pool_leave(j[4], j[3])

@@ -84,7 +84,7 @@ local function areserve(k, a, j)
   local ends = t + tonumber(a[4])
   redis.call('HSET', p .. 'aupd', a[1], 'R|' .. id .. '|' .. ends .. '|' .. base .. '|' .. since)
   redis.call('ZADD', p .. 'infl', ends, a[1])
-  return {'OK', base}
+  return norms.reserved(j, base)
 end
 
 -- Counted in a round that was over before the job became asynchronous.
@@ -150,6 +150,7 @@ local function acommit(k, a, j)
   redis.call('HINCRBY', r, 'n:' .. a[7], 1)
   redis.call('HINCRBY', r, 'w:' .. a[7], counted)
   metrics_add(r, id, a[5], a[8])
+  norms.add(j, r, id, counted, a[9])
   local acc = redis.call('HINCRBY', r, 'acc', 1)
   event(k[1], 't', 'update.accepted', 'n', n, 'update', id, 'staleness', tau)
   if acc < tonumber(redis.call('HGET', r, 'goal')) then return {'OK', acc, t, counted, n} end

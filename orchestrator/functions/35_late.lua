@@ -49,7 +49,12 @@ local function late_reserve(k, a, j, u, r)
   if j.state ~= 'running' and j.state ~= 'paused' then return {'CLOSED', j.state} end
   if id ~= a[2] or not r[2] then return {'NOTSEL'} end
   local target, answer = late_target(k, a, j, r[2])
-  return target and {'OK', r[2]} or answer
+  if not target and j.bkind and not string.find(u, '|0$') then
+    local base = prefix(k[1]) .. 'r:' .. a[3]
+    redis.call('HSET', base .. ':upd', a[1], s .. '|' .. id .. '|0')
+    backup.after(k, j, base, now())
+  end
+  return target and norms.reserved(j, r[2]) or answer
 end
 
 local function late_commit(k, a, j, s, id)
@@ -60,6 +65,7 @@ local function late_commit(k, a, j, s, id)
   if target and not target.m then return {'LATER'} end
   if s == 'R' then redis.call('HINCRBY', base, 'inflight', -1) end
   if not target then
+    if not string.find(redis.call('HGET', base .. ':upd', a[1]), '|0$') then backup.after(k, j, base, t) end
     redis.call('HSET', base .. ':upd', a[1], 'S|' .. id .. '|0')
     redis.call('HINCRBY', base, 'late', 1)
     event(k[1], 't', 'update.rejected', 'n', a[3], 'update', id, 'why', answer[1] == 'STALE' and 'stale' or 'superseded')
@@ -77,7 +83,10 @@ local function late_commit(k, a, j, s, id)
   redis.call('HINCRBY', r, 'n:' .. a[7], 1)
   redis.call('HINCRBY', r, 'w:' .. a[7], counted)
   metrics_add(r, id, a[5], a[8])
+  norms.add(j, r, id, counted, a[9])
+  backup.after(k, j, base, t)
   local n = redis.call('HINCRBY', r, 'acc', 1)
+  backup.arrived(k, j, r, n, t)
   event(k[1], 't', 'update.accepted', 'n', m, 'update', id, 'staleness', target.tau)
   return {goal_met(k, j, m, n, t), n, t, counted, m}
 end

@@ -58,9 +58,13 @@ local function retune(k, j, was, t)
   if now_is[1] ~= 'open' then return end
   local ends = tonumber(now_is[2]) - tonumber(was.deadline_ms) + tonumber(j.deadline_ms)
   if was.mode ~= j.mode then ends = t + tonumber(j.deadline_ms) end
-  redis.call('HSET', r, 'goal', j.goal, 'quorum', j.quorum, 'selmax', j.selmax, 'deadline', math.max(t, ends))
+  local goal = redis.call('HGET', r, 'goal')
+  if was.bkind ~= j.bkind or not j.bkind or was.selmax ~= j.selmax or was.quorum ~= j.quorum then
+    goal = backup.set(k, j, r)
+  end
+  redis.call('HSET', r, 'goal', goal, 'quorum', j.quorum, 'selmax', j.selmax, 'deadline', math.max(t, ends))
   local acc = tonumber(now_is[3])
-  if acc >= tonumber(j.goal) then close_full(k, j, n, acc, t) end
+  if acc >= tonumber(goal) then close_full(k, j, n, acc, t) end
 end
 
 -- ARGV token generation spec_json goal quorum selmax deadline_ms lease_ms stop_rounds

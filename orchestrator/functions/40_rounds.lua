@@ -19,7 +19,8 @@ local function round_open(k, a)
     local v = redis.call('HMGET', k[1], 'goal', 'quorum', 'selmax', 'deadline_ms')
     a[4], a[5], a[6], a[7] = v[1], v[2], v[3], v[4]
   end
-  redis.call('HSET', r, 'state', 'open', 'base', a[3], 'goal', a[4], 'quorum', a[5], 'selmax', a[6],
+  local goal = backup.set(k, {bkind = redis.call('HGET', k[1], 'bkind') or nil, goal = a[4], quorum = a[5], selmax = a[6]}, r)
+  redis.call('HSET', r, 'state', 'open', 'base', a[3], 'goal', goal, 'quorum', a[5], 'selmax', a[6],
     'opened', t, 'deadline', t + tonumber(a[7]), 'acc', 0, 'inflight', 0, 'selected', 0, 'wsum', 0, 'wraw', 0)
   redis.call('HSET', k[1], 'round', a[2])
   local old = tonumber(a[2]) - KEEP_ROUNDS
@@ -51,6 +52,7 @@ local function checkin(k, a)
   if j.state == 'paused' then return {'PAUSED'} end
   if j.drain and not holds_place(k, j, a[1]) then return {'WAIT', 'draining'} end
   if j.mode == 'async' then return acheckin(k, a, j) end
+  if j.sample and string.sub(j.sample, 1, 1) == 'c' then known_client(k, a[1]) end
   local base = prefix(k[1]) .. 'r:' .. j.round
   local r = redis.call('HMGET', base, 'state', 'selmax', 'base', 'deadline')
   if r[1] ~= 'open' then return {'WAIT', r[1] and 'closing' or 'noround'} end
@@ -66,7 +68,7 @@ local function checkin(k, a)
     if st == 'S' then redis.call('HSET', upd, a[1], 'S|' .. id .. '|' .. ends) end
     return {'SELECTED', j.round, r[3], r[4], id, ends}
   end
-  if j.sample and not sampled(j, base, a[1]) then return told_to_wait(k, base, 'not-sampled', t) end
+  if j.sample and not sampled(k, j, base, a[1]) then return told_to_wait(k, base, 'not-sampled', t) end
   if redis.call('ZCARD', sel) >= tonumber(r[2]) then
     local old = redis.call('ZRANGEBYSCORE', sel, '-inf', t, 'LIMIT', 0, 8)
     local freed = false
@@ -91,8 +93,18 @@ local function checkin(k, a)
   return {'SELECTED', j.round, r[3], r[4], a[2], ends}
 end
 
+-- The round is over. Who was selected in it is seen once (18_backup.lua).
+local function came_after(k, a, j, base, u, state)
+  local s, id, exp = string.match(u or '', '^(%a)|([^|]*)|(%d+)')
+  if j.bkind and id == a[2] and exp ~= '0' then
+    redis.call('HSET', base .. ':upd', a[1], s .. '|' .. id .. '|0')
+    backup.after(k, j, base, now())
+  end
+  return {'CLOSED', state or 'none'}
+end
+
 -- Before a body byte is read. ARGV client update_id round lease_ms [metrics: of one that counts already]
--- -> OK base | CLOSED state | NOTSEL | STALE versions | DUP ms digest weight counted round | NOJOB
+-- -> OK base ['norms': the squared norm is wanted] | CLOSED state | NOTSEL | STALE versions | DUP ms digest weight counted round | NOJOB
 local function reserve(k, a)
   local j = job_of(k)
   local st = j.state
@@ -112,7 +124,7 @@ local function reserve(k, a)
   end
   local r = redis.call('HMGET', base, 'state', 'base')
   if r[1] ~= 'open' and j.late and u then return late_reserve(k, a, j, u, r) end
-  if r[1] ~= 'open' then return {'CLOSED', r[1] or 'none'} end
+  if r[1] ~= 'open' then return came_after(k, a, j, base, u, r[1]) end
   if st ~= 'running' and st ~= 'paused' then return {'CLOSED', st} end
   if not u then return {'NOTSEL'} end
   local s, id = string.match(u, '^(%a)|([^|]*)|')
@@ -121,7 +133,7 @@ local function reserve(k, a)
   local ends = now() + tonumber(a[4])
   redis.call('HSET', upd, a[1], 'R|' .. id .. '|' .. ends)
   redis.call('ZADD', base .. ':sel', ends, a[1])
-  return {'OK', r[2]}
+  return norms.reserved(j, r[2])
 end
 -- The upload ended without a commit (client gone, refused): back to selected. ARGV client update_id round
 local function release(k, a)
@@ -142,7 +154,7 @@ local function release(k, a)
   return {'OK'}
 end
 
--- After all checks. ARGV client update_id round digest weight place node [metrics: 'name=value,..']
+-- After all checks. ARGV client update_id round digest weight place node [metrics: 'name=value,..'] [squared norm]
 -- -> OK n ms counted round | CLOSE .. (counted: the weight that counts, staleness discounted; round: the one it
 -- counts in) | LATER (late, no round is open now: ask again) | SAME, DUP ms digest weight counted round | CONFLICT
 -- | CLOSED state | STALE versions | NORES | NOJOB
@@ -174,6 +186,7 @@ local function commit(k, a)
     if s == 'R' then redis.call('HINCRBY', base, 'inflight', -1) end
     redis.call('HSET', upd, a[1], 'S|' .. id .. '|0')
     redis.call('HINCRBY', base, 'late', 1)
+    if state ~= 'open' and rest ~= '0' then backup.after(k, j, base, now()) end
     return {'CLOSED', state ~= 'open' and state or st}
   end
   local t = now()
@@ -185,7 +198,9 @@ local function commit(k, a)
   redis.call('HINCRBY', base, 'n:' .. a[7], 1)
   redis.call('HINCRBY', base, 'w:' .. a[7], a[5])
   metrics_add(base, id, a[5], a[8])
+  norms.add(j, base, id, a[5], a[9])
   local n = redis.call('HINCRBY', base, 'acc', 1)
+  backup.arrived(k, j, base, n, t)
   event(k[1], 't', 'update.accepted', 'n', a[3], 'update', id)
   return {goal_met(k, j, a[3], n, t), n, t, a[5], a[3]}
 end
@@ -218,6 +233,7 @@ local function deadline(k, a)
   else
     why = 'operator'
   end
+  if why == 'deadline' then backup.ended(k, j, base, acc, t) end
   redis.call('HSET', base, 'state', st, 'closed', t, 'why', why)
   if st == 'failed' then round_over(k) end
   event(k[1], 't', 'round.' .. st, 'n', a[2], 'acc', acc, 'why', why)

@@ -2,10 +2,10 @@
 -- What an agent must know of the round to be aggregated: the one after the last that is over. ARGV node -> {state,
 -- version, params, bytes, round, rstate, base, acc, wsum, acc_on_node, spec, selmax, goal, divisor} (texts; '' when
 -- absent; divisor: what the sum is divided by, fixed point 2^-20, '0' = the sum's own weights), then of several nodes
--- {top, its url, weight_on_node, boot, task, moves}, see 25_nodes | NOJOB
+-- {top, its url, weight_on_node, boot, task, moves}, see 25_nodes, and 'norms' when the mean's norm is wanted | NOJOB
 local function node_sync(k, a)
   local j = redis.call('HMGET', k[1], 'state', 'version', 'params', 'bytes', 'round', 'spec', 'pubround', 'adenom',
-    'apop', 'anorm')
+    'apop', 'anorm', 'norms')
   if not j[1] then return {'NOJOB'} end
   local work = math.min(tonumber(j[7] or '0') + 1, tonumber(j[5]))
   local base = prefix(k[1]) .. 'r:' .. work
@@ -17,11 +17,11 @@ local function node_sync(k, a)
     {acc = r[3], goal = r[7], wraw = r[8]})
   local top, url, w, boot, task, moves = sync_nodes(k, base, a[1])
   return {j[1], j[2], j[3] or '', j[4] or '', tostring(work), r[1] or '', r[2] or '', r[3] or '0', r[4] or '0',
-    r[5] or '0', j[6], r[6] or '0', r[7] or '0', divisor, top, url, w, boot, task, moves}
+    r[5] or '0', j[6], r[6] or '0', r[7] or '0', divisor, top, url, w, boot, task, moves, j[11] and 'norms' or ''}
 end
 
 -- The node's top is done: the model file of version base+1 is written. First report wins.
--- ARGV n updates weight digest node boot ('' = not told) -> OK | DUP | LOSER digest | NOOP state | COUNT acc wsum
+-- ARGV n updates weight digest node boot ('' = not told) [squared norm of the mean] -> OK | DUP | LOSER digest | NOOP state | COUNT acc wsum
 --   | GONE (this memory was declared lost) | TOP node
 local function task_done(k, a)
   local base = prefix(k[1]) .. 'r:' .. a[1]
@@ -36,6 +36,8 @@ local function task_done(k, a)
   if (a[6] or '') ~= '' and redis.call('HGET', k[1], 'b:' .. a[5]) ~= a[6] then return {'GONE'} end
   if r[5] and r[5] ~= a[5] then return {'TOP', r[5]} end
   redis.call('HSET', base, 'task', a[4], 'tasknode', a[5], 'taskms', now())
+  redis.call('HDEL', base, 'nmean')
+  if (a[7] or '') ~= '' then redis.call('HSET', base, 'nmean', a[7]) end
   redis.call('HSET', prefix(k[1]) .. 'at', tonumber(redis.call('HGET', base, 'base')) + 1, a[5])
   wake(k[1], 'done')
   return {'OK'}
@@ -65,6 +67,7 @@ local function publish(k, a)
   redis.call('HSET', base, 'state', 'published', 'published', t, 'version', v + 1, 'digest', a[4], 'metrics', metrics,
     'copies', math.max(1, copies(v + 1, k, '')))
   redis.call('HDEL', base, 'met')
+  backup.learn(k, base, metrics)
   checkpoints_hold(k, base)
   redis.call('DEL', base .. ':sel', base .. ':met')
   round_took(k, base, t)

@@ -36,7 +36,8 @@ class Policy:
             self.goal = s["goal"]
             self.places = math.ceil(self.goal * s.get("over_select", 1.0) - 1e-9)
             pick = s.get("sampling", {})
-            self.fraction, self.seed = pick.get("fraction", 1), pick.get("seed", 0)
+            self.fraction, self.seed, self.count = pick.get("fraction", 1), pick.get("seed", 0), pick.get("count", 0)
+            self.quorum, self.backup = s.get("quorum", self.goal), s.get("backup", {})
             self.late, self.most, self.clock = s.get("late") == "next", s.get("max_staleness", 5), False
 
     def discount(self, tau, held=0.0):
@@ -63,6 +64,22 @@ class Policy:
         draw = hashlib.sha1(f"{self.seed}|{number}|{client}".encode()).hexdigest()[:13]
         return int(draw, 16) / 2.0 ** 52 < self.fraction
 
+    def samples_count(self, number, index, known):
+        """Is client `index` of `known` among the `count` that round `number` permutes to the front?"""
+        if known <= self.count:
+            return index < self.count
+        if index >= known:
+            return False
+        m = math.isqrt(known - 1) + 1
+        while True:
+            left, right = divmod(index, m)
+            for i in range(4):
+                draw = hashlib.sha1(f"{self.seed}|{number}|{i}|{right}".encode()).hexdigest()[:12]
+                left, right = right, (left + int(draw, 16)) % m
+            index = left * m + right
+            if index < known:
+                return index < self.count
+
     def divisor(self, rows):
         """rows: (units before the discount, units after it) of every update of a round."""
         if self.denominator == "weight_sum":
@@ -74,9 +91,58 @@ class Policy:
         return max(1, math.floor(d * UNIT + 0.5)) / UNIT
 
 
+class Backup:
+    """Dynamic backup workers (Xu, Neglia, Sebastianelli: DBW): the k with the largest gain(k) / T(k). From vectors, not
+    from norms; estimates are exponential averages."""
+
+    def __init__(self, policy):
+        self.p, b = policy, policy.backup
+        self.alpha, self.step, self.metric = b.get("alpha", 0.3), b.get("step", 0), b.get("metric", "loss")
+        self.times, self.variance, self.expected, self.smooth, self.last = {}, None, None, None, None
+
+    def average(self, had, x):
+        return x if had is None else (1 - self.alpha) * had + self.alpha * x
+
+    def time(self, nth, ms):
+        if nth <= self.p.places:
+            self.times[nth] = self.average(self.times.get(nth), ms)
+
+    def learn(self, rows, loss):
+        """rows of a round that made a version; loss: the mean that its clients told, or None"""
+        if self.step and loss is not None and self.last and self.last[2] > 0:
+            was, expected, mean = self.last
+            found = 2 * (self.step * (loss - was) / self.p.lr + expected) / mean
+            self.smooth = self.average(self.smooth, min(2.0, max(0.0, found)))
+        self.last = None
+        if len(rows) < 2:
+            return
+        w = np.array([after / UNIT for _, _, after in rows])
+        x = np.array([row[0].astype(np.float64) for row in rows])
+        share = w / w.sum()
+        mean = share @ x
+        variance = float((share * ((x - mean) ** 2).sum(axis=1)).sum() / (1 - (share ** 2).sum()))
+        expected = max(0.0, float((mean ** 2).sum() - variance * (share ** 2).sum()))
+        self.variance, self.expected = self.average(self.variance, variance), self.average(self.expected, expected)
+        if loss is not None:
+            self.last = loss, expected, float((mean ** 2).sum())
+
+    def choose(self):
+        n, smooth = self.p.places, 1.0 if self.smooth is None else self.smooth
+        if self.variance is None or any(k not in self.times for k in range(1, n + 1)):
+            return n, "learning"
+        best, most, slowest = None, 0.0, 1.0
+        for k in range(1, n + 1):
+            slowest = max(slowest, self.times[k])
+            gain = (1 - smooth / 2) * self.expected - smooth / 2 * self.variance / k
+            if k >= min(n, max(2, self.p.quorum)) and gain > 0 and gain / slowest > most:
+                best, most = k, gain / slowest
+        return (best, "rate") if best else (n, "no-gain")
+
+
 class Round:
     def __init__(self, number, base):
         self.number, self.base, self.open = number, base, True
+        self.goal, self.why, self.opened, self.after, self.known, self.losses = None, None, None, 0, None, []
         self.members, self.places = {}, {}  # client -> (vector, units before, units after); client -> ticket
         self.rows = []
 
@@ -91,10 +157,30 @@ class Simulator:
         self.models, self.bounds = [model.astype(np.float64)], [np.zeros(len(model))]
         self.rounds = [None, Round(1, 0)]
         self.out, self.said, self.reported, self.waiting, self.at_once = {}, {}, {}, [], True
+        self.index, self.seen_after = {}, set()
+        self.backup = Backup(self.p) if not self.p.asynchronous and self.p.backup.get("kind") == "dbw" else None
+        self.aim(self.rounds[1])
 
     @property
     def version(self):
         return len(self.models) - 1
+
+    def aim(self, r):
+        r.goal, r.why = self.backup.choose() if self.backup else (self.p.goal, None)
+
+    def loss(self, r):
+        """Mean of what was told, as it is published: nine digits."""
+        if not r.losses:
+            return None
+        return float(f"{sum(w * x for w, x in r.losses) / sum(w for w, _ in r.losses):.9g}")
+
+    def came_after(self, own, client, now):
+        """A client that round `own` had selected comes when it is over."""
+        if self.backup and (own.number, client) not in self.seen_after:
+            self.seen_after.add((own.number, client))
+            own.after += 1
+            if own.after + len(own.rows) <= self.p.places:
+                self.backup.time(len(own.rows) + own.after, now - own.opened)
 
     def publish(self, r):
         """The next version, from a round that has ended."""
@@ -117,7 +203,10 @@ class Simulator:
                 self.publish_next()
         else:
             self.publish(r)
+            if self.backup:
+                self.backup.learn(r.rows, self.loss(r))
             self.rounds.append(Round(r.number + 1, self.version))
+            self.aim(self.rounds[-1])
 
     def publish_next(self):
         self.publish(self.waiting.pop(0))
@@ -134,22 +223,30 @@ class Simulator:
             for key in [k for k in self.said if k[0] == client]:
                 del self.said[key]  # a replay is known as one until the client comes again
             return "selected", r.number, self.version
+        if self.p.count:
+            self.index.setdefault(client, len(self.index))
         if client in r.members:
             return "wait", "reported"
-        if client not in r.places and not self.p.samples(r.number, f"c-{client}"):
+        if client not in r.places and not self.sampled(r, client):
             return "wait", "not-sampled"
         if client not in r.places and len(r.places) >= self.p.places:
             return "wait", "full"
         r.places[client] = True
         return "selected", r.number, r.base
 
-    def commit(self, client, ticket, x, wish, now=0.0):
+    def sampled(self, r, client):
+        if not self.p.count:
+            return self.p.samples(r.number, f"c-{client}")
+        r.known = len(self.index) if r.known is None else r.known
+        return self.p.samples_count(r.number, self.index[client], r.known)
+
+    def commit(self, client, ticket, x, wish, now=0.0, loss=None):
         """ticket: (round, base). ('counted', round, units) | ('again', round, units) | ('refused', why)"""
         key = (client, *ticket)
         if key in self.said:
             return ("again", *self.said[key])
         answer = self.commit_async(client, ticket, x, wish, now) if self.p.asynchronous else \
-            self.commit_sync(client, ticket, x, wish)
+            self.commit_sync(client, ticket, x, wish, now, loss)
         if answer[0] == "counted":
             self.said[key] = answer[1:]
         return answer
@@ -170,25 +267,31 @@ class Simulator:
             self.end(r)
         return answer
 
-    def commit_sync(self, client, ticket, x, wish):
+    def commit_sync(self, client, ticket, x, wish, now=0.0, loss=None):
         own, units = self.rounds[ticket[0]], self.p.weight(wish)
         if client not in own.places:
             return "refused", "not-selected"
         if own.open:
             r, after = own, units
         elif not self.p.late:
+            self.came_after(own, client, now)
             return "refused", "round-closed"
         else:
             r = self.rounds[-1]
             tau = r.base - own.base
+            self.came_after(own, client, now)
             if tau > self.p.most:
                 return "refused", "stale"
             if client in r.places or client in r.members:
                 return "refused", "round-closed"
             after = self.p.counted(units, tau)
         r.add(client, (x, units, after))
+        if loss is not None:
+            r.losses.append((units, loss))
+        if self.backup:
+            self.backup.time(len(r.rows), now - r.opened)
         answer = "counted", r.number, after
-        if len(r.rows) == self.p.goal:
+        if len(r.rows) == r.goal:
             self.end(r)
         return answer
 

@@ -24,7 +24,7 @@ from cluster import Job, Node, body_of, call, until  # noqa: E402
 from simulator import UNIT, Simulator  # noqa: E402
 
 SIZE, CLIENTS, PATIENCE_S = 60, 9, 60
-POLICIES = ("late", "drop", "fedbuff", "normalised", "fedasync", "afa", "fedfix")
+POLICIES = ("late", "drop", "dbw", "fedbuff", "normalised", "fedasync", "afa", "fedfix")
 
 
 class Mismatch(AssertionError):
@@ -56,13 +56,19 @@ ALL = ["weight_sum", "count", "goal", "weight_sum_raw", "one", "population"]
 
 
 def spec_of(policy, rng):
-    if policy in ("late", "drop"):
-        sync = {"goal": rng.randint(2, 4), "quorum": 1, "over_select": rng.choice([1.0, 1.5, 2.0]), "deadline_s": 600,
+    if policy in ("late", "drop", "dbw"):
+        sync = {"goal": rng.randint(2, 4) + (policy == "dbw"), "quorum": 1, "over_select": rng.choice([1.0, 1.5, 2.0]), "deadline_s": 600,
                 "client_timeout_s": 600}
-        if rng.random() < 0.4:
-            sync["sampling"] = {"fraction": 0.75, "seed": rng.randrange(2 ** 50)}
-        if policy == "late":
+        if policy != "dbw" and rng.random() < 0.4:
+            sync["sampling"] = {**rng.choice([{"fraction": 0.75}, {"count": rng.randint(3, 7)}]),
+                                "seed": rng.randrange(2 ** 50)}
+        if policy == "late" or (policy == "dbw" and rng.random() < 0.5):
             sync.update(late="next", max_staleness=rng.choice([1, 2, 5]), staleness=staleness_of(rng))
+        if policy == "dbw":
+            sync["quorum"] = rng.randint(1, sync["goal"] - 1)
+            sync["backup"] = {"kind": "dbw", "alpha": rng.choice([0.2, 0.5, 1.0]), "step": rng.choice([0, 0.01, 1.0])}
+            return {"mode": "sync", "sync": sync,
+                    "aggregation": aggregation_of(rng, ["weight_sum"] if sync["backup"]["step"] else ALL)}
         return {"mode": "sync", "sync": sync, "aggregation": aggregation_of(rng, ALL)}
     y = {"buffer_k": rng.randint(1, 4), "concurrency": rng.choice([3, 6, 64]), "client_timeout_s": 600,
          "max_staleness": rng.choice([1, 2, 20]), "flush_timeout_s": 600, "staleness": staleness_of(rng)}
@@ -95,12 +101,17 @@ class Run:
                        spec=self.spec)
         self.sim = Simulator(self.spec, self.job.base, self.job.bits)
         self.serial, self.out, self.refused = 0, [], 0
+        self.alike = 10.0 ** self.rng.uniform(-1, 1)  # dbw: updates have a direction in common, and noise
+        self.chosen = set()
 
     def update(self):
         """(vector, weight): one of its own for every commit."""
         self.serial += 1
         rng = np.random.default_rng([self.job.seed, self.serial])
         scale = 10.0 ** rng.integers(-3, 2)
+        if self.policy == "dbw":
+            x = self.alike * np.sin(np.arange(SIZE)) + rng.standard_normal(SIZE)
+            return (x * 0.01).astype(np.float32), float(rng.integers(1, 40)) + 0.25
         return (rng.standard_normal(SIZE) * scale).astype(np.float32), float(rng.integers(1, 400)) + 0.25
 
     def checkin(self, client):
@@ -119,12 +130,12 @@ class Run:
             time.sleep(0.01)  # the round is between two states: not what is compared here
         raise Mismatch(f"check-in of {client}: no answer in time")
 
-    def put(self, client, ticket, x, weight):
+    def put(self, client, ticket, x, weight, extra=None):
         """The receipt, or the refusal, whatever it takes."""
         end, sent = time.monotonic() + PATIENCE_S, []
         while time.monotonic() < end:
             try:
-                status, _, answer = self.job.put(client, ticket, body_of(x), weight)
+                status, _, answer = self.job.put(client, ticket, body_of(x), weight, extra)
             except (OSError, http.client.HTTPException):
                 sent.append("cut")
                 continue
@@ -151,6 +162,16 @@ class Run:
         except AssertionError as e:
             raise Mismatch(f"version {sim.version}, round {sim.rounds[-1].number} expected: "
                            f"{self.job.get()['status']}") from e
+        if self.policy == "dbw":
+            self.aimed()
+
+    def aimed(self):
+        last = self.sim.rounds[-1]
+        r = self.job.round(last.number)
+        same(f"updates that end round {last.number}", (r["goal"], r["backup"]["k"], r["backup"]["why"]),
+             (last.goal, last.goal, last.why))
+        last.opened = ms_of(r["opened"])
+        self.chosen.add(last.why)
 
     def one_checkin(self, client):
         answer = self.checkin(client)
@@ -163,15 +184,31 @@ class Run:
             same(f"check-in of {client}", (answer["status"], answer.get("why")), want)
 
     def one_commit(self, client, ticket, update):
-        what, answer = self.put(client, ticket, *update)
+        loss = None
+        if self.policy == "dbw" and self.rng.random() < 0.9:
+            loss = round(self.rng.uniform(0.9, 1.1) / (1 + self.sim.version), 6)
+        what, answer = self.put(client, ticket, *update, {"FL-Metrics": f"loss={loss}"} if loss else None)
         self.refused += what == "refused"
-        want = self.sim.commit(client, (ticket["round"], ticket["base_version"]), *update)
+        want = self.sim.commit(client, (ticket["round"], ticket["base_version"]), *update,
+                               self.when(ticket, what, answer), loss)
         got = (what, answer.get("code")) if what == "refused" else \
             (what, answer["counted_in"], int(answer["weight_used"] * UNIT))
         same(f"commit of {client} for round {ticket['round']}", got, want)
 
+    def when(self, ticket, what, answer):
+        """Redis' time of a commit, where a decision hangs on it."""
+        if self.policy != "dbw":
+            return 0.0
+        own = self.sim.rounds[ticket["round"]]
+        if what != "refused" and own.open:
+            return float(ms_of(answer["accepted_at"]))
+        after = self.job.node.redis("HGET", f"trib:{{{self.job.id}}}:r:{ticket['round']}", "afterms")
+        return float(own.opened + int(after.split(",")[-1])) if after else 0.0
+
     def steps(self):
         last, late = None, self.policy == "late"
+        if self.policy == "dbw":
+            self.aimed()
         for _ in range(self.rng.randint(35, 60)):
             dice, sim = self.rng.random(), self.sim
             ended = len(sim.rounds)
@@ -292,7 +329,7 @@ def ms_of(text):
 
 def campaign(node, runs, together=4):
     """runs: [(policy, seed)] -> [(policy, seed, what)] of those that differ, counts of what was seen."""
-    wrong, seen, lock = [], {"versions": 0, "counted": 0, "carried": 0, "refused": 0}, threading.Lock()
+    wrong, seen, lock = [], {"versions": 0, "counted": 0, "carried": 0, "refused": 0, "chosen": 0}, threading.Lock()
 
     def one(which):
         policy, seed = which
@@ -303,6 +340,7 @@ def campaign(node, runs, together=4):
                 sim = run.sim
                 seen["versions"] += sim.version
                 seen["refused"] += run.refused
+                seen["chosen"] += "rate" in run.chosen
                 seen["counted"] += sum(len(r.rows) for r in sim.rounds[1:])
                 seen["carried"] += sum(key[1] != said[0] for key, said in sim.said.items()
                                        if run.spec["mode"] == "sync")

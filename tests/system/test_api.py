@@ -278,7 +278,8 @@ def test_create_get_list(cluster, api):
     assert job["spec"]["sync"] == {"goal": 4, "over_select": 1.0, "quorum": 4, "deadline_s": 600,
                                    "client_timeout_s": 300, "late": "drop", "below_quorum": "extend", "max_staleness": 5,
                                    "staleness": {"fn": "poly", "alpha": 0.5, "after": 0, "offset": 0},
-                                   "sampling": {"fraction": 1.0, "seed": 0}}
+                                   "sampling": {"fraction": 1.0, "count": 0, "seed": 0},
+                                   "backup": {"kind": "none", "alpha": 0.3, "metric": "loss", "step": 0}}
     assert "labels" not in job["spec"] and job["spec"]["aggregation"]["scale_bits"] == 31
     assert job["status"]["phase"] == "Pending" and job["status"]["version"] == -1
     assert job["status"]["endpoints"] == {"data": DATA_URL}

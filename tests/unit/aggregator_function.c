@@ -242,6 +242,26 @@ static void expect_model(struct harness_function *f)
 	assert_memory_equal(out, expected, sizeof(base));
 }
 
+/* MODEL with a tag is answered with the squared norm of the mean. */
+static void expect_norm(struct harness_function *f, const struct trib_partial *own)
+{
+	const int64_t *sums = trib_partial_accumulator(own);
+	double divide = (double)weight_sum * (double)(1ull << (SCALE - TRIB_WEIGHT_BITS));
+	struct trib_descriptor d = order(TRIB_DESC_MODEL, 0);
+	double want = 0;
+	double got;
+
+	for (uint32_t i = 0; i < own->elements; i++) {
+		want += ((double)sums[i] / divide) * ((double)sums[i] / divide);
+	}
+	d.tag = 1;
+	harness_send(f, d);
+	d = expect(f, TRIB_DESC_ACK, TRIB_DESC_MODEL);
+	memcpy(&got, &d.bytes, sizeof(got));
+	assert_int_equal(d.tag, 1);
+	assert_true(want > 0 && got >= want * (1 - 1e-12) && got <= want * (1 + 1e-12));
+}
+
 static void stop(struct harness_function *f)
 {
 	harness_send(f, order(TRIB_DESC_STOP, 0));
@@ -262,6 +282,7 @@ static void one_function_is_leaf_and_top(void **state)
 	assert_int_equal(trib_partial_totals(&own).updates, UPDATES);
 	expect_model(&f);
 	expect_model(&f);
+	expect_norm(&f, &own);
 	stop(&f);
 	trib_partial_fini(&own);
 }

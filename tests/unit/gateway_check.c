@@ -49,6 +49,47 @@ static void kernels_agree_with_the_reference(void **unused)
 	}
 }
 
+static void squares_are_summed_alike_everywhere(void **unused)
+{
+	float values[301];
+	uint8_t memory[sizeof(values) + 3];
+
+	(void)unused;
+	for (size_t count = 0; count <= TRIB_COUNT(values); count++) {
+		double plain = 0;
+		double sum;
+
+		for (size_t i = 0; i < count; i++) {
+			values[i] = (float)((double)next_random() / 4294967296.0 - 0.5) * 1e6f;
+			plain += (double)values[i] * (double)values[i];
+		}
+		memcpy(memory + 3, values, sizeof(values)); /* at any alignment */
+		sum = gw_check_squares(memory + 3, count);
+		assert_true(sum >= plain * (1 - 1e-12) && sum <= plain * (1 + 1e-12));
+		assert_true(sum == squares_portable(values, count));
+	}
+}
+
+static void norms_are_taken_when_wanted(void **unused)
+{
+	struct gw_check check = { .wants_norm = true };
+	struct gw_check plain = { 0 };
+	float values[40000];
+
+	(void)unused;
+	for (size_t i = 0; i < TRIB_COUNT(values); i++) {
+		values[i] = 0.5f;
+	}
+	for (size_t at = 0; at < sizeof(values); at += 1003) { /* elements cut anywhere */
+		size_t size = sizeof(values) - at < 1003 ? sizeof(values) - at : 1003;
+
+		gw_check_run(&check, (const uint8_t *)values, at, size);
+		gw_check_run(&plain, (const uint8_t *)values, at, size);
+	}
+	assert_true(check.norm == 10000.0); /* quarters: exact */
+	assert_true(plain.norm == 0 && plain.crc == check.crc);
+}
+
 static uint32_t worst_of(float value)
 {
 	float values[37] = { 0 };
@@ -195,6 +236,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(kernels_agree_with_the_reference),
+		cmocka_unit_test(squares_are_summed_alike_everywhere),
+		cmocka_unit_test(norms_are_taken_when_wanted),
 		cmocka_unit_test(non_finite_and_range_are_seen),
 		cmocka_unit_test(pieces_land_where_they_belong),
 		cmocka_unit_test(a_straddling_nan_is_found),
