@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "common/crypto.h"
 #include "common/json.h"
+#include "common/labels.h"
 #include "gateway/attach.h"
 #include "gateway/link.h"
 #include "gateway/load.h"
@@ -20,6 +21,7 @@
 #define POLL_MAX_MS     30000
 #define POLLS_PER_S     500 /* of a worker: the more are held, the less often each asks */
 #define PAUSED_MS       4000
+#define UNWANTED_MS     30000 /* labels, and what a job asks for, rarely change */
 #define ASKS_PER_TURN   256
 #define EARLY_MS        150 /* the last ask and the answer fit into the wait */
 #define TICKET_SLACK_MS 60000
@@ -45,6 +47,7 @@ struct gw_checkin {
 	uint64_t left_ms; /* the round takes that long still, as the record told with WAIT */
 	char job_id[TRIB_JOB_ID_SIZE];
 	char client[TRIB_CLIENT_ID_SIZE];
+	char *labels; /* as it says, NULL = none */
 	/* of SELECTED */
 	uint32_t round;
 	uint32_t base;
@@ -72,6 +75,7 @@ static void checkin_free(struct gw_checkin *c)
 {
 	unhold(c);
 	c->job = gw_job_put(c->job);
+	trib_free(c->labels);
 	trib_free(c);
 }
 
@@ -129,6 +133,28 @@ static void answer_wait(struct gw_checkin *c, const char *why)
 			      json_pack("{s:s,s:f,s:s}", "status", "wait", "retry_after",
 					(double)ms / 1000, "why", why));
 	}
+}
+
+/* Its labels are not what the job asks for. Said at once, also to those who would be held. */
+static void answer_unwanted(struct gw_checkin *c, const char *condition)
+{
+	struct gw_worker *worker = c->worker;
+	uint64_t away = gw_pace_tell(&worker->pace, trib_clock_ms());
+	uint64_t ms = away < UNWANTED_MS ? UNWANTED_MS : away;
+	struct trib_exchange *x;
+	json_t *json;
+
+	ms = gw_worker_jitter(worker, ms / 2, ms + ms / 2);
+	json = json_pack("{s:s,s:f,s:s,s:s}", "status", "wait", "retry_after", (double)ms / 1000,
+			 "why", "not-eligible", "wanted", condition);
+	x = leave(c);
+
+	if (!x) {
+		json_decref(json);
+		return;
+	}
+	gw_count(GW_M_CHECKINS_UNWANTED, 1);
+	gw_reply_json(x, 200, json);
 }
 
 /* Not now: hold it if the client asked for that, else tell it to come again. */
@@ -438,6 +464,8 @@ static void understand(struct gw_checkin *c, const struct trib_value *value)
 		left = trib_value_integer(trib_value_at(value, 2));
 		c->left_ms = left > 0 && left <= LEFT_MAX_MS ? (uint64_t)left : 0;
 		wait(c, more);
+	} else if (strcmp(word, "INELIGIBLE") == 0) {
+		answer_unwanted(c, more);
 	} else if (strcmp(word, "PAUSED") == 0) {
 		wait(c, "paused");
 	} else if (strcmp(word, "NOMODEL") == 0) {
@@ -472,12 +500,15 @@ static void on_pool(const struct trib_value *value, void *arg)
 
 static int send_ask(struct gw_checkin *c, const char *candidate)
 {
+	const char *labels = c->labels ? c->labels : "";
+
 	if (c->in_pool) {
 		return trib_redis_send(c->worker->redis, on_pool, c, "FCALL", "trib_pool_checkin",
-				       "1", c->pool, c->client, candidate, c->grant.hash, NULL);
+				       "1", c->pool, c->client, candidate, c->grant.hash, labels,
+				       NULL);
 	}
 	return trib_redis_send(c->worker->redis, on_checkin, c, "FCALL", "trib_checkin", "1",
-			       c->job->key, c->client, candidate, NULL);
+			       c->job->key, c->client, candidate, labels, c->grant.hash, NULL);
 }
 
 static void ask(struct gw_checkin *c)
@@ -526,6 +557,21 @@ static bool read_pool(struct gw_checkin *c, const json_t *json)
 	return true;
 }
 
+/* "labels" of the body. */
+static bool read_labels(struct gw_checkin *c, const json_t *json)
+{
+	char labels[TRIB_LABELS_SIZE];
+
+	if (trib_labels_read(json_object_get(json, "labels"), labels)) {
+		gw_count(GW_M_LABELS_REFUSED, 1);
+		return false;
+	}
+	if (labels[0]) {
+		c->labels = trib_strdup(labels);
+	}
+	return !labels[0] || c->labels;
+}
+
 static void on_body(struct trib_exchange *x, const char *body, size_t size)
 {
 	struct gw_checkin *c = trib_exchange_data(x);
@@ -544,6 +590,11 @@ static void on_body(struct trib_exchange *x, const char *body, size_t size)
 		json_decref(json);
 		refuse(c, TRIB_PROBLEM_BAD_REQUEST,
 		       "client_id: 1 to 64 of A-Z a-z 0-9 . _ : - is needed");
+		return;
+	}
+	if (!read_labels(c, json)) {
+		json_decref(json);
+		refuse(c, TRIB_PROBLEM_BAD_REQUEST, TRIB_LABELS_TEXT);
 		return;
 	}
 	if (c->in_pool && !read_pool(c, json)) {

@@ -51,7 +51,7 @@ TRIB_MUST_CHECK int gw_tokens_new(struct gw_tokens **ret_tokens);
 struct gw_tokens *gw_tokens_free(struct gw_tokens *tokens);
 void gw_tokens_forget(struct gw_worker *worker, const char *job); /* "": all */
 
-/* "client|scope|expires_ms|created_ms", read strictly. -EBADMSG. */
+/* "client|scope|expires_ms|created_ms[|labels]", read strictly. -EBADMSG. */
 struct gw_token_record {
 	char client[TRIB_CLIENT_ID_SIZE];
 	uint64_t expires_ms;

@@ -44,7 +44,11 @@
 	X(RELEASES, "release_calls_total", NULL, TRIB_COUNTER, "Calls of trib_release")            \
 	X(CHECKINS_SELECTED, "checkins_total", "status=\"selected\"", TRIB_COUNTER, "Check-ins")   \
 	X(CHECKINS_WAIT, "checkins_total", "status=\"wait\"", TRIB_COUNTER, "Check-ins")           \
+	X(CHECKINS_UNWANTED, "checkins_total", "status=\"not-eligible\"", TRIB_COUNTER,            \
+	  "Check-ins")                                                                             \
 	X(CHECKINS_DONE, "checkins_total", "status=\"done\"", TRIB_COUNTER, "Check-ins")           \
+	X(LABELS_REFUSED, "checkin_labels_refused_total", NULL, TRIB_COUNTER,                      \
+	  "Check-ins whose labels were malformed or too many")                                     \
 	X(POOL_CHECKINS, "pool_checkins_total", NULL, TRIB_COUNTER, "Check-ins for a pool")        \
 	X(CHECKIN_WAITERS, "checkin_waiters", NULL, TRIB_GAUGE, "Check-ins being held")            \
 	X(MODEL_REQUESTS, "model_requests_total", NULL, TRIB_COUNTER, "Model downloads begun")     \

@@ -210,9 +210,9 @@ static json_t *schemas(void)
 		{ "Model", "version:i digest:s etag:s data_bytes:i round:i metrics:o url:s "
 			   "created:t" },
 		{ "Node", "name:s state:s" },
-		{ "Issued", "id:s token:s client:s expires:t" },
-		{ "Token", "id:s client:s scope:s created:t expires:t" },
-		{ "TokenRequest", "client:s ttl_s:i count:i" },
+		{ "Issued", "id:s token:s client:s expires:t labels:o" },
+		{ "Token", "id:s client:s scope:s created:t expires:t labels:o" },
+		{ "TokenRequest", "client:s ttl_s:i count:i labels:o" },
 		{ "Audit", "id:s at:t program:s who:s tenant:s method:s path:s status:i trace:s "
 			   "peer:s" },
 		{ "Problem", "type:s title:s status:i code:s detail:s retry_after:n" },

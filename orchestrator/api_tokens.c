@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/labels.h"
 #include "common/token.h"
 #include "orchestrator/leader.h"
 #include "orchestrator/store_access.h"
@@ -14,6 +15,7 @@
 
 struct issue {
 	char client[65]; /* "" = any */
+	char labels[TRIB_LABELS_SIZE];
 	uint64_t ttl_ms;
 	size_t count;
 	char (*tokens)[TRIB_TOKEN_TEXT_SIZE];
@@ -42,10 +44,11 @@ static json_t *issued_json(const struct issue *issue, uint64_t expires)
 	trib_rfc3339(expires, when);
 	for (size_t i = 0; i < issue->count; i++) {
 		(void)json_array_append_new(
-			items, json_pack("{s:o, s:s, s:s?, s:s}", "id",
+			items, json_pack("{s:o, s:s, s:s?, s:s, s:o}", "id",
 					 json_stringn(issue->hashes + i * HASH_SIZE, ID_DIGITS),
 					 "token", issue->tokens[i], "client",
-					 issue->client[0] ? issue->client : NULL, "expires", when));
+					 issue->client[0] ? issue->client : NULL, "expires", when,
+					 "labels", trib_labels_json(issue->labels)));
 	}
 	return json_pack("{s:o}", "items", items);
 }
@@ -102,18 +105,22 @@ static uint64_t whole(const json_t *json, const char *name, uint64_t otherwise, 
 static const char *read_issue(json_t *json, struct issue *issue)
 {
 	const json_t *client = json_object_get(json, "client");
+	const json_t *labels = json_object_get(json, "labels");
 	size_t known = (client != NULL) + (json_object_get(json, "ttl_s") != NULL) +
-		       (json_object_get(json, "count") != NULL);
+		       (json_object_get(json, "count") != NULL) + (labels != NULL);
 
 	issue->count = (size_t)whole(json, "count", 1, ORC_TOKENS_MAX);
 	issue->ttl_ms = whole(json, "ttl_s", ORC_TOKEN_TTL_S, ORC_TOKEN_TTL_MAX_S) * 1000;
 	if (!json_is_object(json) || json_object_size(json) != known) {
-		return "an object of client, ttl_s and count is wanted, each optional";
+		return "an object of client, ttl_s, count and labels is wanted, each optional";
 	}
 	if (client && !json_is_null(client) &&
 	    (!json_is_string(client) || !trib_client_id_valid(json_string_value(client)) ||
 	     trib_copy(issue->client, sizeof(issue->client), json_string_value(client)))) {
 		return "client: 1 to 64 of A-Z a-z 0-9 . _ : -";
+	}
+	if (trib_labels_read(labels, issue->labels)) {
+		return TRIB_LABELS_TEXT;
 	}
 	if (issue->ttl_ms == 0) {
 		return "ttl_s: 1 to 31536000 seconds";
@@ -154,6 +161,7 @@ void orc_tokens_issue_body(struct orc_request *r, const char *body, size_t size)
 		return;
 	}
 	tokens.client = issue->client;
+	tokens.labels = issue->labels;
 	tokens.ttl_ms = issue->ttl_ms;
 	tokens.hashes = issue->hashes;
 	orc_request_hold(r);

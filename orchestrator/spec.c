@@ -122,8 +122,7 @@ static bool check_hooks(const json_t *value, json_t *errors)
 	return !why;
 }
 
-static bool check_value(const struct row *row, const json_t *value, const char *pointer,
-			json_t *errors)
+static bool check_value(const struct row *row, json_t *value, const char *pointer, json_t *errors)
 {
 	switch (row->kind) {
 	case KIND_OBJECT:
@@ -144,6 +143,8 @@ static bool check_value(const struct row *row, const json_t *value, const char *
 		return check_number(row, value, pointer, errors);
 	case KIND_HOOKS:
 		return check_hooks(value, errors);
+	case KIND_SELECTOR:
+		return spec_check_selector(value, pointer, errors);
 	case KIND_JOB:
 	case KIND_NAME:
 		return check_name(row, value, pointer, errors);

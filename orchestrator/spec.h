@@ -15,6 +15,7 @@
 #define ORC_SPEC_ERRORS_MAX 64
 #define ORC_CONFIG_MAX      16384 /* bytes of client_config as JSON text */
 #define ORC_LABELS_MAX      32
+#define ORC_SELECTOR_MAX    16 /* labels, conditions and values of a selector, each */
 
 struct orc_spec {
 	char name[64];

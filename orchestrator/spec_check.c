@@ -108,6 +108,14 @@ static void sampling_rules(const struct orc_spec *spec, json_t *errors)
 	}
 }
 
+static void selection_rules(const json_t *out, json_t *errors)
+{
+	if (says(out, "selection.labels_from", "token") && !says(out, "auth.clients", "token")) {
+		spec_complain(errors, "/spec/selection/labels_from",
+			      "token needs auth.clients token");
+	}
+}
+
 /* An asynchronous job's buffer is a round that any selected client may report to. */
 static void mode_rules(struct orc_spec *spec, json_t *errors)
 {
@@ -167,6 +175,7 @@ int spec_cross_rules(struct orc_spec *spec, json_t *errors)
 	if (!says(out, "mode", "async") || says(out, "aggregation.input", "delta")) {
 		denominator_rules(out, errors);
 	}
+	selection_rules(out, errors);
 	selected = (double)(spec->selected_max > spec->goal ? spec->selected_max : spec->goal);
 	if (selected * weight > ldexp(1, WEIGHT_BITS)) {
 		spec_complain(errors, "/spec/aggregation/max_weight",

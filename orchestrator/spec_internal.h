@@ -17,11 +17,12 @@ enum kind {
 	KIND_INTEGER,
 	KIND_AUTO, /* KIND_INTEGER, or "auto" */
 	KIND_NUMBER,
-	KIND_HOOKS, /* hook_rule.h */
-	KIND_JOB,   /* its id; "" = none */
-	KIND_NAME,  /* of a metric; "" = none */
-	KIND_LATER, /* known, but not in this version */
-	KIND_OURS,  /* computed: refused from users */
+	KIND_HOOKS,    /* hook_rule.h */
+	KIND_SELECTOR, /* spec_selector.c */
+	KIND_JOB,      /* its id; "" = none */
+	KIND_NAME,     /* of a metric; "" = none */
+	KIND_LATER,    /* known, but not in this version */
+	KIND_OURS,     /* computed: refused from users */
 };
 
 struct row {
@@ -56,6 +57,9 @@ const struct row *spec_row_of(const char *parent, const char *key);
 const char *spec_nearest_name(const char *parent, const char *key);
 /* Puts `value` (taken) at `path` of `out`, whose parents are there already. 0 or -ENOMEM. */
 TRIB_MUST_CHECK int spec_put(json_t *out, const char *path, json_t *value);
+/* spec_selector.c: true, or it complained. */
+TRIB_MUST_CHECK bool spec_check_selector(json_t *value, const char *pointer, json_t *errors);
+json_t *spec_selector_schema(void);
 /* Rules between fields; fills in what is computed. 0 (also when it complained) or -ENOMEM. */
 TRIB_MUST_CHECK int spec_cross_rules(struct orc_spec *spec, json_t *errors);
 

@@ -8,7 +8,7 @@
 #define PATH_SIZE 256
 #define MUTABLE                                                                                   \
 	"mode, sync, async, stop, aggregation.denominator, aggregation.population, checkpoints, " \
-	"notifications, pool.share, pool.min, pool.size "                                         \
+	"notifications, pool.share, pool.min, pool.size, selection "                              \
 	"and labels"
 
 static const char *const may_change[] = { "mode",
@@ -22,7 +22,8 @@ static const char *const may_change[] = { "mode",
 					  "notifications",
 					  "pool.share",
 					  "pool.min",
-					  "pool.size" };
+					  "pool.size",
+					  "selection" };
 
 static void refuse(json_t *errors, const char *pointer, const char *detail)
 {

@@ -63,6 +63,9 @@ static json_t *row_schema(const struct row *row)
 		schema = json_pack("{s:s, s:i, s:{s:s, s:[s]}}", "type", "array", "maxItems",
 				   ORC_HOOKS_MAX, "items", "type", "object", "required", "url");
 		break;
+	case KIND_SELECTOR:
+		schema = spec_selector_schema();
+		break;
 	case KIND_JOB:
 	case KIND_NAME:
 		schema = json_pack("{s:s, s:i}", "type", "string", "maxLength",

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/labels.h"
 #include "common/operators.h"
 #include "orchestrator/orc_metrics.h"
 #include "orchestrator/store_keys.h"
@@ -59,8 +60,9 @@ int orc_store_tokens_issue(struct orc_store *store, const char *token,
 {
 	struct orc_key key = orc_key_job(tokens->job);
 	struct orc_decimal ttl = orc_decimal(tokens->ttl_ms);
-	const char *words[] = { "FCALL",        "trib_tokens_issue", "1",      key.text,      token,
-				tokens->client, tokens->scope,       ttl.text, tokens->hashes };
+	const char *words[] = { "FCALL",        "trib_tokens_issue", "1",           key.text,
+				token,          tokens->client,      tokens->scope, ttl.text,
+				tokens->hashes, tokens->labels };
 
 	return orc_store_function(store, then, TRIB_COUNT(words), words);
 }
@@ -112,11 +114,12 @@ static json_t *time_json(const char *text, size_t size)
 	return json_string(when);
 }
 
-/* client|scope|expires_ms|created_ms */
+/* client|scope|expires_ms|created_ms[|labels] */
 static json_t *token_json(const char *hash, const char *text)
 {
 	const char *parts[4] = { text };
 	size_t sizes[4] = { 0 };
+	const char *labels;
 
 	for (size_t i = 0; i < 4; i++) {
 		sizes[i] = strcspn(parts[i], "|");
@@ -130,7 +133,10 @@ static json_t *token_json(const char *hash, const char *text)
 	if (strlen(hash) < ID_DIGITS) {
 		return NULL;
 	}
-	return json_pack("{s:o, s:o, s:o, s:o, s:o}", "id", json_stringn(hash, ID_DIGITS), "client",
+	labels = parts[3] + sizes[3];
+	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "labels",
+			 trib_labels_json(labels + (*labels == '|')), "id",
+			 json_stringn(hash, ID_DIGITS), "client",
 			 sizes[0] ? json_stringn(parts[0], sizes[0]) : json_null(), "scope",
 			 json_stringn(parts[1], sizes[1]), "expires", time_json(parts[2], sizes[2]),
 			 "created", time_json(parts[3], sizes[3]));

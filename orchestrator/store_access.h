@@ -15,6 +15,7 @@ TRIB_MUST_CHECK int orc_store_tenant(struct orc_store *store, const char *job,
 struct orc_tokens_new {
 	const char *job;
 	const char *client; /* "" = any */
+	const char *labels; /* common/labels.h, "" = none */
 	const char *scope;
 	const char *hashes; /* 64 hex digits each, one after the other */
 	uint64_t ttl_ms;

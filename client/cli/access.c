@@ -6,6 +6,7 @@
 #include "client/cli/api.h"
 #include "client/cli/table.h"
 #include "common/id.h"
+#include "common/labels.h"
 #include "common/operators.h"
 #include "common/token.h"
 
@@ -43,10 +44,26 @@ static int issue(const struct cli_service *service, const char *job, json_t *wis
 	return rc;
 }
 
+/* "a=1,b=2"; NULL: said what is wrong. */
+static json_t *read_labels(const char *text)
+{
+	char canonical[TRIB_LABELS_SIZE];
+	json_t *labels = trib_labels_json(text);
+
+	if (!labels || trib_labels_read(labels, canonical)) {
+		cli_say("--labels: key=value,key=value; " TRIB_LABELS_TEXT);
+		json_decref(labels);
+		return NULL;
+	}
+	return labels;
+}
+
 int cli_token(const struct cli_command *command, int argc, char **argv)
 {
 	struct cli_service service = CLI_SERVICE_INIT;
 	const char *client = NULL;
+	const char *label_text = "";
+	json_t *labels;
 	uint64_t ttl = TTL_S;
 	uint64_t count = 1;
 	const struct trib_option table[] = {
@@ -56,6 +73,11 @@ int cli_token(const struct cli_command *command, int argc, char **argv)
 		  .target = &client,
 		  .value_name = "ID",
 		  .help = "good for this client id alone" },
+		{ .name = "labels",
+		  .kind = TRIB_OPTION_TEXT,
+		  .target = &label_text,
+		  .value_name = "K=V,..",
+		  .help = "labels of its clients, for selectors" },
 		{ .name = "ttl-s",
 		  .kind = TRIB_OPTION_NUMBER,
 		  .target = &ttl,
@@ -83,8 +105,12 @@ int cli_token(const struct cli_command *command, int argc, char **argv)
 	if (cli_service_check(&service)) {
 		return CLI_USAGE;
 	}
-	wish = json_pack("{s:s*, s:I, s:I}", "client", client, "ttl_s", (json_int_t)ttl, "count",
-			 (json_int_t)count);
+	labels = read_labels(label_text);
+	if (!labels) {
+		return CLI_USAGE;
+	}
+	wish = json_pack("{s:s*, s:I, s:I, s:o}", "client", client, "ttl_s", (json_int_t)ttl,
+			 "count", (json_int_t)count, "labels", labels);
 	rc = issue(&service, operands[0], wish);
 	json_decref(wish);
 	return rc;

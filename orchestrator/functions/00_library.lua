@@ -24,7 +24,7 @@
 --   pubround on the job: the last round that is over; the round being aggregated is the one after it
 --   :models hash    version -> digest|bytes|round|ms
 --   :ev     stream  events (SSE), MAXLEN ~ 10000
---   :tok    hash    SHA-256 of a client's token (hex) -> client|scope|expires_ms|created_ms
+--   :tok    hash    SHA-256 of a client's token (hex) -> client|scope|expires_ms|created_ms[|labels]
 --   :tokid  hash    first 12 digits of such a hash -> the hash (or hashes)
 --   :tree   hash    node -> JSON: its functions of the job (expires)
 --   :idem:<key>     idempotency
@@ -62,7 +62,7 @@ end
 
 local FIELDS = {'mode', 'state', 'round', 'version', 'selmax', 'lease_ms', 'goal', 'quorum', 'deadline_ms', 'pubround',
                 'amax', 'afn', 'aalpha', 'ahinge', 'adenom', 'below', 'switched', 'patched', 'ascan', 'late', 'aoff',
-                'atrig', 'adt', 'drain', 'sample', 'bkind', 'balpha', 'norms'}
+                'atrig', 'adt', 'drain', 'sample', 'bkind', 'balpha', 'norms', 'want'}
 local function job_of(k)
   local v, j = redis.call('HMGET', k[1], unpack(FIELDS)), {}
   for i = 1, #FIELDS do j[FIELDS[i]] = v[i] or nil end

@@ -12,6 +12,7 @@ local function job_policy(k, text, hooks_since)
   policy_fields(k[1], spec)
   if backup.policy(k, spec) then redis.call('HSET', k[1], 'norms', 1) end
   pool_policy(k, spec)
+  selector_policy(k, spec)
   stop_policy(k, spec)
   checkpoint_policy(k, spec)
   placement_fields(k, spec)

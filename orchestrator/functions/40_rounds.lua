@@ -42,8 +42,8 @@ local function holds_place(k, j, client)
   return (exp and tonumber(exp) > now()) or (s and string.sub(s, 1, 1) ~= 'C')
 end
 
--- ARGV client update_id_candidate -> SELECTED round base deadline update_id lease_end [url of the planned node]
---   | WAIT why (reported full not-sampled noround closing) [ms left] | DONE state | PAUSED | NOMODEL | NOJOB
+-- ARGV client update_id_candidate [labels, hash of its token] -> SELECTED round base deadline update_id lease_end [url of the planned node]
+--   | WAIT why (reported full not-sampled noround closing) [ms left] | INELIGIBLE why | DONE state | PAUSED | NOMODEL | NOJOB
 local function checkin(k, a)
   local j = job_of(k)
   if not j.state then return {'NOJOB'} end
@@ -51,6 +51,8 @@ local function checkin(k, a)
   if j.version == '-1' then return {'NOMODEL'} end
   if j.state == 'paused' then return {'PAUSED'} end
   if j.drain and not holds_place(k, j, a[1]) then return {'WAIT', 'draining'} end
+  local fails = j.want and not holds_place(k, j, a[1]) and selector_fails(k[1], j.want, a[3], a[4])
+  if fails then return {'INELIGIBLE', fails} end
   if j.mode == 'async' then return acheckin(k, a, j) end
   if j.sample and string.sub(j.sample, 1, 1) == 'c' then known_client(k, a[1]) end
   local base = prefix(k[1]) .. 'r:' .. j.round

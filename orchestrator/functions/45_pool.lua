@@ -51,7 +51,8 @@ local function pool_divide(rows, total)
   end
 end
 
-local POOL_FIELDS = {'state', 'version', 'round', 'selmax', 'pshare', 'pmin', 'psize', 'ptok', 'stop_rounds', 'drain'}
+local POOL_FIELDS = {'state', 'version', 'round', 'selmax', 'pshare', 'pmin', 'psize', 'ptok', 'stop_rounds', 'drain',
+                     'want'}
 
 local function pool_token_good(ids, client, hash, t)
   if hash == '' then return false end
@@ -124,24 +125,34 @@ local function pool_shares(rows, size)
   return order
 end
 
--- KEYS trib:pool:<tenant>/<name> ; ARGV client update_id_candidate hash of its token ('' = none)
--- -> {job, what its check-in answers} | {'', NOPOOL (none that this caller may know) | DONE | WAIT ..}
+-- KEYS trib:pool:<tenant>/<name> ; ARGV client update_id_candidate hash of its token ('' = none) [labels]
+-- -> {job, what its check-in answers} | {'', NOPOOL (none that this caller may know) | DONE | INELIGIBLE why | WAIT ..}
 local function pool_checkin(k, a)
   local t, ids = now(), redis.call('ZRANGE', k[1], 0, POOL_MAX - 1)
   local rows, size, other = pool_rows(k[1], ids, pool_token_good(ids, a[1], a[3] or '', t), t)
   if not other.seen then return {'', {'NOPOOL'}} end
   if #rows == 0 then return {'', other.idle and {other.idle} or {'DONE', other.over}} end
+  local ask = {a[1], a[2], a[4], a[3]}
   for _, r in ipairs(rows) do
     if pool_holds(r, a[1], t) then
-      local answer = planned({r.key}, checkin({r.key}, {a[1], a[2]}), a[2])
+      local answer = planned({r.key}, checkin({r.key}, ask), a[2])
       if answer[1] == 'SELECTED' then return {r.id, answer} end
     end
   end
-  local told = {'WAIT', 'pool-full'}
-  for i, r in ipairs(pool_shares(rows, size)) do
-    local answer = planned({r.key}, checkin({r.key}, {a[1], a[2]}), a[2])
-    if answer[1] == 'SELECTED' then return {r.id, answer} end
-    if i == 1 and answer[1] == 'WAIT' then told = answer end
+  local told, fails, any = {'WAIT', 'pool-full'}, nil, false
+  for _, r in ipairs(rows) do
+    r.fails = r.j.want and selector_fails(r.key, r.j.want, a[4], a[3])
+    if r.fails then fails = fails or r.fails else any = true end
+  end
+  if not any then return {'', {'INELIGIBLE', fails}} end
+  local first = true
+  for _, r in ipairs(pool_shares(rows, size)) do
+    if not r.fails then
+      local answer = planned({r.key}, checkin({r.key}, ask), a[2])
+      if answer[1] == 'SELECTED' then return {r.id, answer} end
+      if first and answer[1] == 'WAIT' then told = answer end
+      first = false
+    end
   end
   return {'', told}
 end

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- Clients' tokens: only their hashes come here. ARGV token client('' = any) scope ttl_ms hashes (64 hex each,
--- one after the other) -> OK expires_ms | FULL n | FENCED | NOJOB
+-- one after the other) [labels 'key=value,..'] -> OK expires_ms | FULL n | FENCED | NOJOB
 local function tokens_issue(k, a)
   if redis.call('EXISTS', k[1]) == 0 then return {'NOJOB'} end
   if not fence(k[1], a[1]) then return {'FENCED'} end
@@ -18,14 +18,14 @@ local function tokens_issue(k, a)
     end
   end
   if have + n > TOKENS_MAX then return {'FULL', have} end
-  local ends = t + tonumber(a[4])
+  local ends, labels = t + tonumber(a[4]), (a[6] or '') ~= '' and '|' .. a[6] or ''
   for i = 1, n do
     local h = string.sub(a[5], 64 * i - 63, 64 * i)
     local id = string.sub(h, 1, 12)
     local same = redis.call('HGET', tok .. 'id', id) or ''       -- two of one id: revoked together
     if not string.find(same, h, 1, true) then redis.call('HSET', tok .. 'id', id, same .. h) end
     redis.call('HSET', tok, h,
-      a[2] .. '|' .. a[3] .. '|' .. string.format('%.0f', ends) .. '|' .. string.format('%.0f', t))
+      a[2] .. '|' .. a[3] .. '|' .. string.format('%.0f', ends) .. '|' .. string.format('%.0f', t) .. labels)
   end
   event(k[1], 't', 'token.issued', 'count', n)
   return {'OK', ends}

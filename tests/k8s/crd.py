@@ -14,7 +14,7 @@ import yaml
 TEXT_MAX = 512
 # What orchestrator/spec_patch.c lets change; all else is fixed once the job exists.
 MAY_CHANGE = ("mode", "sync", "async", "stop", "checkpoints", "notifications", "aggregation.denominator",
-              "aggregation.population", "pool.share", "pool.min", "pool.size")
+              "aggregation.population", "pool.share", "pool.min", "pool.size", "selection")
 HEAD = """# SPDX-License-Identifier: Apache-2.0
 # Made by tests/k8s/crd.py from the orchestrator's table of the job spec; do not edit.
 """
@@ -50,7 +50,12 @@ def structural(schema):
         out.setdefault("maxItems", 16)
     if schema["type"] == "object":
         fields = {k: structural(v) for k, v in schema.get("properties", {}).items() if not v.get("readOnly")}
-        if fields:
+        more = schema.get("additionalProperties")
+        if isinstance(more, dict):
+            out["additionalProperties"] = structural(more)
+            if "maxProperties" in schema:
+                out["maxProperties"] = schema["maxProperties"]
+        elif fields:
             out["properties"] = fields
             if "required" in schema:
                 out["required"] = schema["required"]

@@ -15,6 +15,7 @@
 #include "orchestrator/spec_check.c"
 #include "orchestrator/spec_names.c"
 #include "orchestrator/spec_schema.c"
+#include "orchestrator/spec_selector.c"
 
 #define HEAD                           \
 	"{\"apiVersion\":\"tributary/" \
@@ -137,6 +138,7 @@ static void test_defaults(void **state)
 		"\"max\"}},"
 		"\"notifications\":[],\"initial\":{\"job\":\"\",\"version\":-1},"
 		"\"pool\":{\"name\":\"\",\"share\":1.0,\"min\":1,\"size\":0},"
+		"\"selection\":{\"labels\":{},\"labels_from\":\"any\"},"
 		"\"auth\":{\"clients\":\"open\"}}";
 	json_t *wanted = parse(want);
 
@@ -287,6 +289,55 @@ static void test_envelope(void **state)
 	}
 }
 
+static void test_selectors(void **state)
+{
+	struct orc_spec spec =
+		good("{\"selection\":{\"labels\":{\"matchLabels\":{\"a.b/"
+		     "c\":\"\"},\"matchExpressions\":["
+		     "{\"key\":\"k\",\"operator\":\"In\",\"values\":[\"x\",\"\"]},"
+		     "{\"key\":\"k\",\"operator\":\"Exists\"},"
+		     "{\"key\":\"k\",\"operator\":\"DoesNotExist\",\"values\":[]}]}}}");
+	char text[1024] = "{\"selection\":{\"labels\":{\"matchLabels\":{";
+	size_t used = strlen(text);
+
+	(void)state;
+	orc_spec_fini(&spec);
+#define AT                "/spec/selection/labels"
+#define EXPRESSIONS(list) "{\"selection\":{\"labels\":{\"matchExpressions\":" list "}}}"
+	refused("{\"selection\":{\"labels\":[]}}", AT, "object");
+	refused("{\"selection\":{\"labels\":{\"matchLabel\":{}}}}", AT "/matchLabel",
+		"\"matchLabels\"");
+	refused("{\"selection\":{\"labels\":{\"matchLabels\":{\"a\":1}}}}", AT "/matchLabels/a",
+		"string");
+	refused("{\"selection\":{\"labels\":{\"matchLabels\":{\"a|b\":\"1\"}}}}",
+		AT "/matchLabels/a|b", "key");
+	refused("{\"selection\":{\"labels\":{\"matchLabels\":{\"a\":\"1;2\"}}}}",
+		AT "/matchLabels/a", "value");
+	refused(EXPRESSIONS("{}"), AT "/matchExpressions", "array");
+	refused(EXPRESSIONS("[7]"), AT "/matchExpressions/0", "object");
+	refused(EXPRESSIONS("[{\"operator\":\"Exists\"}]"), AT "/matchExpressions/0/key", "key");
+	refused(EXPRESSIONS("[{\"key\":\"k\",\"operator\":\"Gt\"}]"),
+		AT "/matchExpressions/0/operator", "NotIn");
+	refused(EXPRESSIONS("[{\"key\":\"k\",\"operator\":\"In\"}]"),
+		AT "/matchExpressions/0/values", "1 to");
+	refused(EXPRESSIONS("[{\"key\":\"k\",\"operator\":\"In\",\"values\":[]}]"),
+		AT "/matchExpressions/0/values", "1 to");
+	refused(EXPRESSIONS("[{\"key\":\"k\",\"operator\":\"Exists\",\"values\":[\"x\"]}]"),
+		AT "/matchExpressions/0/values", "In and NotIn");
+	refused(EXPRESSIONS("[{\"key\":\"k\",\"operator\":\"In\",\"values\":[\"a,b\"]}]"),
+		AT "/matchExpressions/0/values", "value");
+	refused(EXPRESSIONS("[{\"key\":\"k\",\"operator\":\"Exists\",\"value\":\"x\"}]"),
+		AT "/matchExpressions/0/value", "\"values\"");
+	for (int i = 0; i <= ORC_SELECTOR_MAX; i++) {
+		used += (size_t)snprintf(text + used, sizeof(text) - used, "%s\"k%d\":\"\"",
+					 i ? "," : "", i);
+	}
+	(void)snprintf(text + used, sizeof(text) - used, "}}}}");
+	refused(text, AT "/matchLabels", "at most");
+	refused("{\"selection\":{\"labels_from\":\"token\"}}", "/spec/selection/labels_from",
+		"auth.clients");
+}
+
 static void test_notifications(void **state)
 {
 	const char *reason;
@@ -398,6 +449,7 @@ int main(void)
 		cmocka_unit_test(test_scale_bits),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_envelope),
+		cmocka_unit_test(test_selectors),
 		cmocka_unit_test(test_notifications),
 		cmocka_unit_test(test_all_errors_at_once_but_bounded),
 		cmocka_unit_test(test_strange_keys),

@@ -16,6 +16,8 @@
 #include "orchestrator/spec_check.c"
 #include "orchestrator/spec_names.c"
 #include "orchestrator/spec_patch.c"
+#include "orchestrator/spec_schema.c"
+#include "orchestrator/spec_selector.c"
 
 static char *stored(const char *spec)
 {

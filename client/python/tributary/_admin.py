@@ -122,10 +122,11 @@ class Admin:
         """Forgets a job that is over."""
         self._json("DELETE", self._path(job))
 
-    def issue_tokens(self, job, client=None, ttl_s=None, count=1):
+    def issue_tokens(self, job, client=None, ttl_s=None, count=1, labels=None):
         """Tokens for clients of a job whose spec says auth.clients: token, for one client id or any.
-        A list of {"id", "token", "client", "expires"}: the only time the tokens are seen."""
-        wish = {"client": client, "ttl_s": ttl_s, "count": count}
+        A list of {"id", "token", "client", "expires"}: the only time the tokens are seen. `labels`
+        ({key: value}) are their holders', for selection.labels."""
+        wish = {"client": client, "ttl_s": ttl_s, "count": count, "labels": labels}
         return _items(self._json("POST", self._path(job, "/tokens"),
                                  {k: v for k, v in wish.items() if v is not None}))
 

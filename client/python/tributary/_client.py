@@ -57,6 +57,8 @@ class Client:
     token      sent as a bearer token, if given
     pool       instead of a job: the name of a pool of jobs; each check-in is for the one that the
                service picks ("job" in what `checkin` returns). tenant: whose pool it is
+    labels     {key: value} that selection.labels of a job may ask for, at most 16; those that an
+               operator bound to the token go first
     timeout    seconds without progress after which a connection is given up
     retry_for  seconds during which a failing request is tried again
     cafile     certificates to trust (https)
@@ -69,10 +71,11 @@ class Client:
     """
 
     def __init__(self, url, job, client_id, token=None, timeout=60, retry_for=120, cafile=None,
-                 certfile=None, keyfile=None, pool=None, tenant=None):
+                 certfile=None, keyfile=None, pool=None, tenant=None, labels=None):
         if (job is None) == (pool is None):
             raise ValueError("either a job or a pool")
         self.job, self.client_id, self.pool, self.tenant = job, client_id, pool, tenant
+        self.labels = dict(labels or {})
         self._http = Http(url, token=token, timeout=timeout, retry_for=retry_for, cafile=cafile,
                           certfile=certfile, keyfile=keyfile)
         self._path = f"/v1/jobs/{quote(job, safe='')}" if job else "/v1"
@@ -91,8 +94,11 @@ class Client:
         """Asks for work; the service may take up to `wait` seconds to find some.
 
         Returns a dict with "status": "selected" (a ticket, see `update`: round, base_version,
-        deadline, config, model, upload), "wait" (retry_after in seconds, why) or "done" (state)."""
+        deadline, config, model, upload), "wait" (retry_after in seconds, why; when
+        that is "not-eligible": the condition on labels that is wanted) or "done" (state)."""
         asked = {"client_id": self.client_id}
+        if self.labels:
+            asked["labels"] = self.labels
         if self.pool:
             asked["pool"] = self.pool
             if self.tenant:
