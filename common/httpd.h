@@ -111,6 +111,10 @@ bool trib_exchange_speaks_for(const struct trib_exchange *x, const char *client_
 void trib_http_want_buffer(struct trib_exchange *x, uint64_t max,
 			   void (*on_body)(struct trib_exchange *x, const char *body, size_t size));
 
+/* Received per connection and turn at most (TLS: less). The more a call takes, the fewer
+ * acknowledgements, and with them the senders' work, are done in its time (docs/performance.md). */
+#define TRIB_HTTP_TURN_BYTES (4u << 20)
+
 struct trib_http_sink {
 	/* Where the next body bytes go: fills vectors[0..max) in order, returns how many (> 0), or
 	 * -errno to stop reading (the handler must have replied or must reply). Called again after

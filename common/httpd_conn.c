@@ -321,7 +321,7 @@ static int frame(struct trib_exchange *x, size_t *budget)
 
 static void body_step(struct trib_exchange *x)
 {
-	size_t budget = HTTPD_TURN_BYTES;
+	size_t budget = x->conn->tls ? HTTPD_TURN_BYTES : TRIB_HTTP_TURN_BYTES;
 	int rc = 0;
 
 	if (x->too_large && !x->replied) {

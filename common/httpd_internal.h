@@ -23,7 +23,7 @@
 
 #include "common/httpd.h"
 
-#define HTTPD_TURN_BYTES       (1u << 20) /* received or sent per connection and turn */
+#define HTTPD_TURN_BYTES       (1u << 20) /* sent, or received by TLS, per connection and turn */
 #define HTTPD_LINGER_BYTES     (64u << 20)
 #define HTTPD_LINGER_MS        5000
 #define HTTPD_TICK_MS          250

@@ -5,7 +5,7 @@
 
 #include "common/crypto.h"
 
-#define BLOCK (32u << 10) /* CRC then floats, while the bytes are in the first-level cache */
+#define BLOCK (8u << 10) /* CRC, then floats while the bytes are in the first-level cache */
 
 struct gw_bits { /* an unaligned 32-bit load that may alias anything */
 	int32_t value;
@@ -33,12 +33,21 @@ __attribute__((optimize("O3"))) uint32_t gw_check_floats_portable(const void *fl
 
 #if defined(__x86_64__)
 __attribute__((optimize("O3"), target("avx2"))) static uint32_t
-check_avx2(const void *floats, size_t count, uint32_t worst){ CHECK_BODY }
+check_avx2(const void *floats, size_t count, uint32_t worst)
+{
+	CHECK_BODY
+}
+
+__attribute__((optimize("O3"), target("avx512f,prefer-vector-width=512"))) static uint32_t
+check_avx512(const void *floats, size_t count, uint32_t worst){ CHECK_BODY }
 #endif
 
 uint32_t gw_check_floats(const void *floats, size_t count, uint32_t worst)
 {
 #if defined(__x86_64__)
+	if (__builtin_cpu_supports("avx512f")) {
+		return check_avx512(floats, count, worst);
+	}
 	if (__builtin_cpu_supports("avx2")) {
 		return check_avx2(floats, count, worst);
 	}

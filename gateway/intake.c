@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define TURN_BYTES (1u << 20) /* httpd receives no more than this per turn */
+#include "common/httpd.h"
 
 void gw_intake_init(struct gw_intake *intake, uint64_t total, uint64_t header_max)
 {
@@ -48,8 +48,8 @@ static int payload_next(struct gw_intake *intake, struct iovec *vectors, int max
 	uint64_t bytes = 0;
 	int n = 0;
 
-	for (uint32_t i = intake->piece; i < intake->piece_count && n < max && bytes < TURN_BYTES;
-	     i++) {
+	for (uint32_t i = intake->piece;
+	     i < intake->piece_count && n < max && bytes < TRIB_HTTP_TURN_BYTES; i++) {
 		const struct trib_piece *piece = &intake->pieces[i];
 
 		if (piece->size == 0) {

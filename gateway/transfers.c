@@ -20,8 +20,7 @@
 #include "gateway/worker.h"
 #include "shm/partial.h"
 
-#define TURN_BYTES (1u << 20)
-#define CRC_BLOCK  (32u << 10)
+#define CRC_BLOCK (32u << 10)
 
 struct gw_transfer {
 	struct gw_worker *worker; /* NULL: cancelled, main frees it */
@@ -303,7 +302,7 @@ static int on_next(struct trib_exchange *x, struct iovec *vectors, int max)
 		return -EPROTO;
 	}
 	vectors[0].iov_base = (uint8_t *)trib_partial_accumulator(&t->partial) + t->received;
-	vectors[0].iov_len = left < TURN_BYTES ? left : TURN_BYTES;
+	vectors[0].iov_len = left < TRIB_HTTP_TURN_BYTES ? left : TRIB_HTTP_TURN_BYTES;
 	return 1;
 }
 
