@@ -26,6 +26,7 @@
 	X(NO_SUCH_ROUND, "no-such-round", 404, "No such round")                                  \
 	X(NO_SUCH_UPDATE, "no-such-update", 404, "No such update")                               \
 	X(NO_SUCH_MODEL, "no-such-model", 404, "No such model version")                          \
+	X(NO_SUCH_TENANT, "no-such-tenant", 404, "No such tenant")                               \
 	X(NO_SUCH_TOKEN, "no-such-token", 404, "No such token")                                  \
 	X(METHOD_NOT_ALLOWED, "method-not-allowed", 405, "Method not allowed here")              \
 	X(NOT_ACCEPTABLE, "not-acceptable", 406, "Cannot answer in the wanted form")             \
@@ -57,6 +58,7 @@
 	X(DIGEST_MISMATCH, "digest-mismatch", 422, "Body does not match its checksum")           \
 	X(NON_FINITE, "non-finite", 422, "The update holds NaN or infinity")                     \
 	X(OUT_OF_RANGE, "out-of-range", 422, "A value times the weight exceeds the job's range") \
+	X(QUOTA_EXCEEDED, "quota-exceeded", 429, "The tenant uses all that it may")              \
 	X(THROTTLED, "throttled", 429, "Too many requests")                                      \
 	X(HEAD_TOO_LARGE, "head-too-large", 431, "Request head too large")                       \
 	X(INTERNAL, "internal", 500, "Internal error")                                           \

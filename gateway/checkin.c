@@ -44,6 +44,7 @@ struct gw_checkin {
 	uint64_t wakes;           /* of the worker, when Redis was asked */
 	uint64_t until_ms;        /* 0: not to be held */
 	uint64_t ask_ms;
+	char quota[96];   /* "" or which one is used up, limit and use */
 	uint64_t left_ms; /* the round takes that long still, as the record told with WAIT */
 	char job_id[TRIB_JOB_ID_SIZE];
 	char client[TRIB_CLIENT_ID_SIZE];
@@ -120,6 +121,7 @@ static void answer_wait(struct gw_checkin *c, const char *why)
 	struct gw_worker *worker = c->worker;
 	uint64_t away = gw_pace_tell(&worker->pace, trib_clock_ms());
 	uint64_t ms = strcmp(why, "paused") == 0 && away < PAUSED_MS ? PAUSED_MS : away;
+	char quota[sizeof(c->quota)];
 	struct trib_exchange *x;
 
 	ms = gw_worker_jitter(worker, ms / 2, ms + ms / 2);
@@ -127,11 +129,14 @@ static void answer_wait(struct gw_checkin *c, const char *why)
 		ms += c->left_ms; /* who was held to the end is held again, and so comes at once */
 	}
 	gw_count(GW_M_CHECKINS_WAIT, 1);
+	gw_count(GW_M_QUOTA_CLIENTS, c->quota[0] != '\0');
+	memcpy(quota, c->quota, sizeof(quota));
 	x = leave(c);
 	if (x) {
 		gw_reply_json(x, 200,
-			      json_pack("{s:s,s:f,s:s}", "status", "wait", "retry_after",
-					(double)ms / 1000, "why", why));
+			      json_pack("{s:s,s:f,s:s,s:s*}", "status", "wait", "retry_after",
+					(double)ms / 1000, "why", why, "quota",
+					quota[0] ? quota : NULL));
 	}
 }
 
@@ -452,6 +457,7 @@ static void understand(struct gw_checkin *c, const struct trib_value *value)
 	const char *more = value ? trib_value_text(trib_value_at(value, 1)) : "";
 	long long left;
 
+	c->quota[0] = '\0';
 	if (!value || trib_value_type(value) != TRIB_VALUE_ARRAY) {
 		refuse(c, TRIB_PROBLEM_UNAVAILABLE, "Redis refused");
 	} else if (strcmp(word, "SELECTED") == 0) {
@@ -464,6 +470,10 @@ static void understand(struct gw_checkin *c, const struct trib_value *value)
 		left = trib_value_integer(trib_value_at(value, 2));
 		c->left_ms = left > 0 && left <= LEFT_MAX_MS ? (uint64_t)left : 0;
 		wait(c, more);
+	} else if (strcmp(word, "QUOTA") == 0) {
+		(void)snprintf(c->quota, sizeof(c->quota), "%s", more);
+		c->left_ms = 0;
+		wait(c, "quota");
 	} else if (strcmp(word, "INELIGIBLE") == 0) {
 		answer_unwanted(c, more);
 	} else if (strcmp(word, "PAUSED") == 0) {

@@ -47,6 +47,10 @@
 	X(CHECKINS_UNWANTED, "checkins_total", "status=\"not-eligible\"", TRIB_COUNTER,            \
 	  "Check-ins")                                                                             \
 	X(CHECKINS_DONE, "checkins_total", "status=\"done\"", TRIB_COUNTER, "Check-ins")           \
+	X(QUOTA_CLIENTS, "quota_refused_total", "quota=\"clients\"", TRIB_COUNTER,                 \
+	  "Told to come again for a tenant's quota")                                               \
+	X(QUOTA_UPLOADS, "quota_refused_total", "quota=\"uploads\"", TRIB_COUNTER,                 \
+	  "Told to come again for a tenant's quota")                                               \
 	X(LABELS_REFUSED, "checkin_labels_refused_total", NULL, TRIB_COUNTER,                      \
 	  "Check-ins whose labels were malformed or too many")                                     \
 	X(POOL_CHECKINS, "pool_checkins_total", NULL, TRIB_COUNTER, "Check-ins for a pool")        \

@@ -81,7 +81,7 @@ void gw_upload_refuse(struct gw_upload *u, enum trib_problem problem, const char
 
 	gw_count_rejected(problem);
 	x = gw_upload_leave(u);
-	if (x && trib_problem_status(problem) == 503) {
+	if (x && (trib_problem_status(problem) == 503 || trib_problem_status(problem) == 429)) {
 		trib_http_problem(x, problem, detail, gw_worker_jitter(worker, 200, 1000));
 	} else if (x) {
 		gw_refuse(x, problem, detail);
@@ -272,6 +272,7 @@ static void on_reserve(const struct trib_value *value, void *arg)
 	struct gw_upload *u = arg;
 	const char *word = value ? trib_value_text(trib_value_at(value, 0)) : "";
 	const char *more = value ? trib_value_text(trib_value_at(value, 1)) : "";
+	char quota[128];
 
 	u->reserved = strcmp(word, "OK") == 0;
 	u->norms = u->reserved && trib_value_size(trib_value_at(value, 2)) > 0;
@@ -305,6 +306,10 @@ static void on_reserve(const struct trib_value *value, void *arg)
 		gw_upload_refuse(u, TRIB_PROBLEM_STALE, NULL);
 	} else if (strcmp(word, "BUSY") == 0) {
 		gw_upload_refuse(u, TRIB_PROBLEM_UPLOAD_BUSY, NULL);
+	} else if (strcmp(word, "QUOTA") == 0) {
+		(void)snprintf(quota, sizeof(quota), "quota %.100s", more);
+		gw_count(GW_M_QUOTA_UPLOADS, 1);
+		gw_upload_refuse(u, TRIB_PROBLEM_QUOTA_EXCEEDED, quota);
 	} else if (strcmp(word, "NOJOB") == 0) {
 		gw_jobs_drop(&u->worker->gw->jobs, u->job_id);
 		gw_upload_refuse(u, TRIB_PROBLEM_NO_SUCH_JOB, NULL);

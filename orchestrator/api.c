@@ -128,15 +128,22 @@ void orc_reply_header(struct orc_request *r, const char *name, const char *value
 	}
 }
 
-void orc_reply_problem(struct orc_request *r, enum trib_problem code, const char *detail)
+void orc_reply_later(struct orc_request *r, enum trib_problem code, const char *detail,
+		     uint64_t retry_ms)
 {
-	int status = trib_problem_status(code);
 	struct trib_exchange *x = orc_request_take(r);
 
 	if (x) {
-		count_status(r, status);
-		trib_http_problem(x, code, detail, status == 503 || status == 429 ? RETRY_MS : 0);
+		count_status(r, trib_problem_status(code));
+		trib_http_problem(x, code, detail, retry_ms);
 	}
+}
+
+void orc_reply_problem(struct orc_request *r, enum trib_problem code, const char *detail)
+{
+	int status = trib_problem_status(code);
+
+	orc_reply_later(r, code, detail, status == 503 || status == 429 ? RETRY_MS : 0);
 }
 
 void orc_reply_errors(struct orc_request *r, enum trib_problem code, const json_t *errors)
@@ -308,6 +315,7 @@ struct match {
 	char job[64];
 	char round[24];
 	char token[16];
+	char tenant[TRIB_TENANT_SIZE];
 };
 
 static bool fits(const char *pattern, const char *path, struct match *match)
@@ -333,6 +341,9 @@ static bool fits(const char *pattern, const char *path, struct match *match)
 		} else if (strncmp(pattern, "{token}", 7) == 0) {
 			out = match->token;
 			room = sizeof(match->token);
+		} else if (strncmp(pattern, "{tenant}", 8) == 0) {
+			out = match->tenant;
+			room = sizeof(match->tenant);
 		}
 		if (size == 0) {
 			return false;
@@ -468,6 +479,7 @@ static bool read_path(struct orc_request *r, const struct match *match)
 		return false;
 	}
 	memcpy(r->token, match->token, sizeof(r->token));
+	memcpy(r->tenant, match->tenant, sizeof(r->tenant));
 	return true;
 }
 

@@ -66,6 +66,7 @@ struct orc_request {
 	char job[TRIB_ID_TEXT_SIZE];
 	uint64_t number;
 	char token[16]; /* id of one, "" = none */
+	char tenant[TRIB_TENANT_SIZE];
 	/* of the query */
 	size_t limit;
 	char cursor[64];
@@ -93,6 +94,9 @@ void orc_reply_versioned(struct orc_request *r, int status, json_t *body, uint64
 void orc_reply_text(struct orc_request *r, int status, const char *type, const char *text);
 void orc_reply_empty(struct orc_request *r, int status);
 void orc_reply_problem(struct orc_request *r, enum trib_problem code, const char *detail);
+/* The same with another Retry-After. */
+void orc_reply_later(struct orc_request *r, enum trib_problem code, const char *detail,
+		     uint64_t retry_ms);
 void orc_reply_errors(struct orc_request *r, enum trib_problem code, const json_t *errors);
 void orc_reply_header(struct orc_request *r, const char *name, const char *value);
 /* {items, next}: `items` is stolen; next cursor "" = the end. Adds Link: rel=next. */

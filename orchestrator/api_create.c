@@ -16,6 +16,7 @@
 
 #define KEY_MAX 128
 #define DAY_MS  86400000u
+#define FULL_MS 30000u /* until some job may be over */
 #define PROBLEM "application/problem+json"
 
 struct create {
@@ -139,11 +140,15 @@ static void on_created(const struct orc_reply *reply, void *arg)
 	struct orc_request *r = arg;
 	const struct create *c = r->state;
 	const struct orc_view_want want = { .job = c->id, .spec = true };
+	char detail[128];
 
 	if (reply->word == ORC_FULL) {
-		orc_reply_header(r, "Retry-After", "30");
-		orc_reply_problem(r, TRIB_PROBLEM_THROTTLED,
-				  "the pool has 64 jobs that are not over");
+		orc_reply_later(r, TRIB_PROBLEM_THROTTLED, "the pool has 64 jobs that are not over",
+				FULL_MS);
+	} else if (reply->word == ORC_QUOTA) {
+		(void)snprintf(detail, sizeof(detail), "quota %.100s", reply->text);
+		orc_count(ORC_M_QUOTA_JOBS);
+		orc_reply_later(r, TRIB_PROBLEM_QUOTA_EXCEEDED, detail, FULL_MS);
 	} else if (!orc_request_failed(r, reply->word)) { /* or EXISTS: made by a repeat's first */
 		orc_request_hold(r);
 		orc_request_sent(r, orc_store_view(r->app->store, &want, on_view, r));

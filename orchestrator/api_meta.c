@@ -213,12 +213,13 @@ static json_t *schemas(void)
 		{ "Issued", "id:s token:s client:s expires:t labels:o" },
 		{ "Token", "id:s client:s scope:s created:t expires:t labels:o" },
 		{ "TokenRequest", "client:s ttl_s:i count:i labels:o" },
+		{ "Tenant", "tenant:s quotas:o use:o" },
 		{ "Audit", "id:s at:t program:s who:s tenant:s method:s path:s status:i trace:s "
 			   "peer:s" },
 		{ "Problem", "type:s title:s status:i code:s detail:s retry_after:n" },
 	};
-	static const char *const lists[] = { "Job",  "Round",  "Update", "Model",
-					     "Node", "Issued", "Token",  "Audit" };
+	static const char *const lists[] = { "Job",    "Round", "Update", "Model", "Node",
+					     "Issued", "Token", "Audit",  "Tenant" };
 	json_t *all = json_object();
 	char name[32];
 

@@ -18,6 +18,7 @@ struct orc_placer;
 struct orc_sse;
 struct orc_tenants;
 struct orc_hooks;
+struct orc_quotas;
 struct orc_kube;
 struct trib_access;
 
@@ -32,6 +33,7 @@ struct orc_app {
 	struct orc_placer *placer;
 	struct orc_sse *sse;
 	struct orc_hooks *hooks;
+	struct orc_quotas *quotas;
 	struct trib_access *access;
 	struct orc_tenants *tenants;
 	struct trib_timer *refresh; /* looks whether the operators changed */

@@ -25,6 +25,7 @@
 #include "orchestrator/leader.h"
 #include "orchestrator/nodes.h"
 #include "orchestrator/placer.h"
+#include "orchestrator/quotas.h"
 #include "orchestrator/rounds.h"
 #include "orchestrator/sse.h"
 #include "orchestrator/store_redis.h"
@@ -41,6 +42,7 @@ struct settings {
 	const char *addr_file;
 	uint64_t node_grace_ms;
 	const char *webhook_allow;
+	const char *quotas;
 	struct trib_tls_files tls;
 	struct trib_access_config access;
 	struct orc_kube_config kube;
@@ -92,6 +94,7 @@ static void on_lead(void *arg)
 
 	orc_rounds_all(app->rounds);
 	orc_hooks_lead(app->hooks);
+	orc_quotas_lead(app->quotas);
 }
 
 /* ---- operators ---- */
@@ -103,6 +106,7 @@ static void on_refresh(void *arg)
 	if (app->kube) {
 		orc_kube_lead(app->kube, orc_leader_valid(app->leader));
 	}
+	orc_quotas_tick(app->quotas);
 	if (trib_access_refresh(app->access)) {
 		orc_sse_end_all(app->sse); /* whoever still may, comes again */
 	}
@@ -223,6 +227,9 @@ static int make_parts(struct orc_app *app, const struct settings *settings)
 	}
 	if (!rc) {
 		rc = orc_hooks_new(app->loop, app->store, app->leader, &app->hooks);
+	}
+	if (!rc) {
+		rc = orc_quotas_new(settings->quotas, app->store, app->leader, &app->quotas);
 	}
 	return rc;
 }
@@ -347,6 +354,7 @@ static int run(const struct settings *settings)
 	}
 	app.stopping = true;
 	app.store = orc_store_free(app.store); /* answers what is outstanding */
+	app.quotas = orc_quotas_free(app.quotas);
 	app.hooks = orc_hooks_free(app.hooks);
 	app.sse = orc_sse_free(app.sse);
 	app.nodes = orc_nodes_free(app.nodes);
@@ -407,6 +415,7 @@ static int check(const struct settings *s, const struct trib_option *options)
 	}
 	trib_config_tls(&check, &s->tls);
 	trib_config_access(&check, &s->access);
+	trib_config_file(&check, "quotas", s->quotas);
 	if (orc_kube_wrong(&s->kube)) {
 		trib_config_fault(&check, "kube-api", "%s", orc_kube_wrong(&s->kube));
 	}
@@ -435,6 +444,8 @@ int main(int argc, char **argv)
 		TRIB_TLS_OPTIONS(&settings.tls),
 		{ "webhook-allow", TRIB_OPTION_TEXT, &settings.webhook_allow, 0, 0, "URLS",
 		  "beginnings of URLs that jobs may notify, with commas between; none without" },
+		{ "quotas", TRIB_OPTION_TEXT, &settings.quotas, 0, 0, "FILE",
+		  "what each tenant may use at once (JSON, docs/access.md)" },
 		{ "addr-file", TRIB_OPTION_TEXT, &settings.addr_file, 0, 0, "PATH",
 		  "write the bound addresses there as JSON" },
 		TRIB_ACCESS_OPTIONS(settings.access),

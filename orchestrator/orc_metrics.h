@@ -64,6 +64,10 @@
 	  "Writes not written down (Redis, or too many of "                                        \
 	  "unknown callers)",                                                                      \
 	  TRIB_COUNTER, 0)                                                                         \
+	X(QUOTA_JOBS, "quota_refused_total", "quota=\"jobs\"",                                     \
+	  "Refused for a tenant's quota (the others: gateways)", TRIB_COUNTER, 0)                  \
+	X(QUOTAS_BAD, "quotas_unusable_total", NULL, "Times the file of quotas could not be used", \
+	  TRIB_COUNTER, 0)                                                                         \
 	X(HOOKS_LIVE, "webhooks", NULL, "Receivers of notifications", TRIB_GAUGE, 0)               \
 	X(HOOKS_OVERFLOW, "webhooks_overflow_total", NULL,                                         \
 	  "Receivers left out: too many, or not readable", TRIB_COUNTER, 0)                        \

@@ -7,6 +7,7 @@
 #include "orchestrator/api_meta.h"
 #include "orchestrator/api_patch.h"
 #include "orchestrator/api_rounds.h"
+#include "orchestrator/api_tenants.h"
 #include "orchestrator/api_tokens.h"
 #include "orchestrator/api_tree.h"
 #include "orchestrator/sse.h"
@@ -74,6 +75,10 @@ const struct orc_route orc_routes[] = {
 	  "Events of a job (server-sent; resume by Last-Event-ID)", 200, "Events", JOBS_READ },
 	{ GET, READ, "/v1/events", orc_sse_all, NULL, "events",
 	  "Events of all jobs (server-sent; resume by Last-Event-ID)", 200, "Events", JOBS_READ },
+	{ GET, READ, "/v1/tenants", orc_tenants_list, NULL, "listTenants",
+	  "Quotas and use of one's tenant (ops:read: of all)", 200, "TenantList", JOBS_READ },
+	{ GET, READ, "/v1/tenants/{tenant}", orc_tenants_get, NULL, "getTenant",
+	  "Quotas and use of a tenant", 200, "Tenant", JOBS_READ },
 	{ GET, READ, "/v1/nodes", orc_meta_nodes, NULL, "listNodes", "Nodes that hold updates", 200,
 	  "NodeList", OPS_READ },
 	{ POST, DATA, "/v1/jobs/{job}/checkins", NULL, NULL, "checkin", "Served by the gateways",

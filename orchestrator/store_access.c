@@ -53,6 +53,21 @@ int orc_store_tenant(struct orc_store *store, const char *job, struct orc_then t
 	return rc;
 }
 
+int orc_store_quotas_set(struct orc_store *store, const char *token, const char *text,
+			 struct orc_then then)
+{
+	const char *words[] = { "FCALL", "trib_quotas_set", "1", ORC_KEY_QUOTAS, token, text };
+
+	return orc_store_function(store, then, TRIB_COUNT(words), words);
+}
+
+int orc_store_tenants(struct orc_store *store, const char *tenant, struct orc_then then)
+{
+	const char *words[] = { "FCALL", "trib_tenants_view", "1", ORC_KEY_QUOTAS, tenant };
+
+	return orc_store_function(store, then, TRIB_COUNT(words), words);
+}
+
 /* ---- tokens ---- */
 
 int orc_store_tokens_issue(struct orc_store *store, const char *token,

@@ -12,6 +12,13 @@
 TRIB_MUST_CHECK int orc_store_tenant(struct orc_store *store, const char *job,
 				     struct orc_then then);
 
+/* text: of orc_quotas_read, "" = no quotas. -> OK | FENCED */
+TRIB_MUST_CHECK int orc_store_quotas_set(struct orc_store *store, const char *token,
+					 const char *text, struct orc_then then);
+/* -> OK (text = "tenant;quota=limit|used,.. ", see functions/19_quota.lua); tenant "" = all */
+TRIB_MUST_CHECK int orc_store_tenants(struct orc_store *store, const char *tenant,
+				      struct orc_then then);
+
 struct orc_tokens_new {
 	const char *job;
 	const char *client; /* "" = any */

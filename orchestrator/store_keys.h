@@ -17,6 +17,7 @@
 #define ORC_KEY_TICKET "trib:key:ticket"
 #define ORC_KEY_JOBS   "trib:jobs"
 #define ORC_KEY_NODES  "trib:nodes"
+#define ORC_KEY_QUOTAS "trib:quotas"
 #define ORC_CHANNEL    "trib:wake"
 
 struct orc_store {

@@ -57,6 +57,7 @@ size_t orc_store_outstanding(const struct orc_store *store);
 	X(REPLAY, "REPLAY")                        \
 	X(MISMATCH, "MISMATCH")                    \
 	X(FULL, "FULL")                            \
+	X(QUOTA, "QUOTA")                          \
 	X(NOMODEL, "NOMODEL")                      \
 	X(OTHER, "") /* the lease is another's */  \
 	X(ERROR, "") /* Redis answered an error */ \
@@ -108,7 +109,7 @@ struct orc_job_new {
 	const char
 		*initial; /* "job|version" to begin with, "" = none (orc_store_model_pin first) */
 };
-/* -> OK | EXISTS */
+/* -> OK | EXISTS | FULL (its pool) | QUOTA (text = which, limit and use) */
 TRIB_MUST_CHECK int orc_store_job_create(struct orc_store *store, const char *token,
 					 const struct orc_job_new *job, struct orc_then then);
 

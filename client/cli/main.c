@@ -11,6 +11,7 @@
 #include "client/cli/keep.h"
 #include "client/cli/life.h"
 #include "client/cli/model.h"
+#include "client/cli/tenants.h"
 #include "client/cli/tree.h"
 #include "client/cli/up.h"
 #include "client/cli/watch.h"
@@ -54,6 +55,7 @@ static const struct cli_command commands[] = {
 	  cli_token },
 	{ "tokens", "JOB", "Shows the tokens of a job (never themselves)", NULL, cli_tokens },
 	{ "revoke", "JOB ID", "Revokes a token, at once", NULL, cli_revoke },
+	{ "tenants", "", "Shows what tenants use, and their quotas", NULL, cli_tenants },
 	{ "operator", "NAME", "Makes an operator's key; prints the row for --operators",
 	  "The row goes to stdout, the key to stderr. Nothing is sent anywhere.", cli_operator },
 	{ "calibrate", "", "Measures how many updates this machine aggregates at once",

@@ -223,6 +223,7 @@ int up_config_read(struct up_config *config, const struct cli_command *command, 
 		TEXT("webhook-allow", webhook_allow, "URLS",
 		     "beginnings of URLs that jobs may notify"),
 		TEXT("operators", operators, "FILE", "operators and the hashes of their keys"),
+		TEXT("quotas", quotas, "FILE", "what each tenant may use at once"),
 		TEXT("jwt-alg", jwt_alg, "HS256|RS256|ES256", "take operators' JWTs"),
 		TEXT("jwt-key", jwt_key, "FILE", "their secret, or public key (PEM)"),
 		TEXT("jwt-issuer", jwt_issuer, "TEXT", "their claim iss"),
@@ -242,6 +243,9 @@ int up_config_read(struct up_config *config, const struct cli_command *command, 
 	*ret_exit = tidy(config);
 	if (*ret_exit == CLI_OK) {
 		*ret_exit = find_file("operators", &config->operators, config->operators_path);
+	}
+	if (*ret_exit == CLI_OK) {
+		*ret_exit = find_file("quotas", &config->quotas, config->quotas_path);
 	}
 	if (*ret_exit == CLI_OK) {
 		*ret_exit = find_file("jwt-key", &config->jwt_key, config->jwt_key_path);
@@ -350,6 +354,7 @@ static void orchestrator_words(const struct up_config *config, const struct up_p
 	up_child_option(child, "id", config->node);
 	up_child_option(child, "node-grace-ms", config->node_grace_ms);
 	up_child_option(child, "webhook-allow", config->webhook_allow);
+	up_child_option(child, "quotas", config->quotas);
 	up_child_option(child, "data-url", config->data_url_text);
 	tls_words(&config->tls, child);
 	child->fds[child->fd_count++] = api_fd;

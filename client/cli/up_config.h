@@ -47,6 +47,7 @@ struct up_config {
 	const char *idle_timeout_ms;
 	const char *conns_max;
 	const char *webhook_allow;
+	const char *quotas;
 	const char *operators; /* files: made absolute */
 	const char *jwt_alg;
 	const char *jwt_key;
@@ -61,6 +62,7 @@ struct up_config {
 	char bin_dir[UP_DIR_MAX];
 	char operators_path[UP_PATH_MAX];
 	char jwt_key_path[UP_PATH_MAX];
+	char quotas_path[UP_PATH_MAX];
 	char api_address[128];
 	char node_text[64];
 	char api_url[UP_URL_MAX];

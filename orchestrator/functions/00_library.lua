@@ -26,6 +26,7 @@
 --   :ev     stream  events (SSE), MAXLEN ~ 10000
 --   :tok    hash    SHA-256 of a client's token (hex) -> client|scope|expires_ms|created_ms[|labels]
 --   :tokid  hash    first 12 digits of such a hash -> the hash (or hashes)
+--   :up     zset    update -> end of lease: uploads under way (19_quota.lua)
 --   :tree   hash    node -> JSON: its functions of the job (expires)
 --   :idem:<key>     idempotency
 -- trib:jobs zset, trib:nodes set, trib:node:<n> hash, trib:lease:orch, trib:fence, trib:key:ticket
@@ -62,7 +63,7 @@ end
 
 local FIELDS = {'mode', 'state', 'round', 'version', 'selmax', 'lease_ms', 'goal', 'quorum', 'deadline_ms', 'pubround',
                 'amax', 'afn', 'aalpha', 'ahinge', 'adenom', 'below', 'switched', 'patched', 'ascan', 'late', 'aoff',
-                'atrig', 'adt', 'drain', 'sample', 'bkind', 'balpha', 'norms', 'want'}
+                'atrig', 'adt', 'drain', 'sample', 'bkind', 'balpha', 'norms', 'want', 'tenant'}
 local function job_of(k)
   local v, j = redis.call('HMGET', k[1], unpack(FIELDS)), {}
   for i = 1, #FIELDS do j[FIELDS[i]] = v[i] or nil end

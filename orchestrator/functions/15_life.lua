@@ -136,6 +136,7 @@ local function job_over(k, state, reason)
   end
   redis.call('HSET', k[1], 'state', state, 'reason', reason)
   redis.call('HDEL', k[1], 'drain', 'drainwhy', 'stopwhy')
+  redis.call('DEL', prefix(k[1]) .. 'up')
   event(k[1], 't', 'job.' .. state, 'reason', reason)
   wake(k[1], 'job')
 end

@@ -20,11 +20,13 @@ local function job_policy(k, text, hooks_since)
 end
 
 -- ARGV token id name spec_json goal quorum selmax deadline_ms lease_ms stop_rounds tenant [init: 'job|version']
--- -> OK | EXISTS | FULL (its pool)
+-- -> OK | EXISTS | FULL (its pool) | QUOTA text
 local function job_create(k, a)
   if redis.call('EXISTS', k[1]) == 1 then return {'EXISTS'} end
   if not pool_room(a[11] or 'default', a[4]) then return {'FULL'} end
   local t = now()
+  local over = quota_over(a[11] or 'default', {jobs = 1}, t)
+  if over then return {'QUOTA', over} end
   local e, who = string.match(a[1], '^(%d+)|(.+)$')
   redis.call('HSET', k[1], 'id', a[2], 'name', a[3], 'spec', a[4], 'state', 'created', 'created', t,
     'epoch', e or '0', 'leader', who or '', 'round', 0, 'version', -1, 'goal', a[5], 'quorum', a[6],
@@ -36,6 +38,8 @@ local function job_create(k, a)
       'waits for a node that has version ' .. string.gsub(a[12], '^(.*)|(%d+)$', '%2 of %1'))
   end
   redis.call('ZADD', 'trib:jobs', t, a[2])
+  redis.call('SADD', tenant_jobs(a[11] or 'default'), a[2])
+  redis.call('SADD', 'trib:tenants', a[11] or 'default')
   event(k[1], 't', 'job.created', 'name', a[3])
   wake(k[1], 'job')
   return {'OK', t}
@@ -84,7 +88,7 @@ end
 -- ARGV token purge(0/1: model files too) -> OK keys | STATE s | FENCED | NOJOB. Only of a job that is over
 -- (or never began). Wakes with 'gone', and 'purge' when the agents shall remove the model files.
 local function job_delete(k, a)
-  local j = redis.call('HMGET', k[1], 'state', 'round', 'id', 'pool')
+  local j = redis.call('HMGET', k[1], 'state', 'round', 'id', 'pool', 'tenant')
   if not j[1] then return {'NOJOB'} end
   if not fence(k[1], a[1]) then return {'FENCED'} end
   if j[1] == 'running' or j[1] == 'paused' then return {'STATE', j[1]} end
@@ -94,10 +98,11 @@ local function job_delete(k, a)
     n = n + redis.call('DEL', b, b .. ':sel', b .. ':upd', b .. ':met', b .. ':late')
   end
   n = n + redis.call('DEL', k[1], p .. 'models', p .. 'ev', p .. 'tok', p .. 'tokid', p .. 'aupd', p .. 'infl', p .. 'tree',
-    p .. 'at', p .. 'old', p .. 'pin', p .. 'hook', p .. 'dbw', p .. 'known')
+    p .. 'at', p .. 'old', p .. 'pin', p .. 'hook', p .. 'up', p .. 'dbw', p .. 'known')
   redis.call('SREM', 'trib:hooks', j[3])
   redis.call('ZREM', 'trib:jobs', j[3])
   pool_leave(j[4], j[3])
+  redis.call('SREM', tenant_jobs(j[5] or 'default'), j[3])
   wake(k[1], 'gone')
   if a[2] == '1' then wake(k[1], 'purge') end
   return {'OK', n}

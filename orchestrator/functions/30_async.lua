@@ -48,6 +48,8 @@ local function acheckin(k, a, j)
   if not redis.call('ZSCORE', p .. 'infl', a[1]) and redis.call('ZCARD', p .. 'infl') >= tonumber(j.selmax) then
     return told_to_wait(k, p .. 'r:' .. j.round, 'full', t)
   end
+  local over = not redis.call('ZSCORE', p .. 'infl', a[1]) and quota_place(j, t)
+  if over then return over end
   redis.call('ZADD', p .. 'infl', ends, a[1])
   if id == a[2] then redis.call('HSET', p .. 'aupd', a[1], 'S|' .. id .. '|' .. ends .. '|' .. base .. '|' .. t) end
   redis.call('HINCRBY', p .. 'r:' .. j.round, 'selected', 1)

@@ -43,7 +43,7 @@ local function holds_place(k, j, client)
 end
 
 -- ARGV client update_id_candidate [labels, hash of its token] -> SELECTED round base deadline update_id lease_end [url of the planned node]
---   | WAIT why (reported full not-sampled noround closing) [ms left] | INELIGIBLE why | DONE state | PAUSED | NOMODEL | NOJOB
+--   | WAIT why (reported full not-sampled noround closing) [ms left] | INELIGIBLE why | QUOTA text | DONE state | PAUSED | NOMODEL | NOJOB
 local function checkin(k, a)
   local j = job_of(k)
   if not j.state then return {'NOJOB'} end
@@ -66,11 +66,15 @@ local function checkin(k, a)
   if u then
     local st, id = string.match(u, '^(%a)|([^|]*)|')
     if st == 'C' then return told_to_wait(k, base, 'reported', t) end       -- carried into this one: too
+    local over = tonumber(redis.call('ZSCORE', sel, a[1]) or '0') <= t and quota_place(j, t)
+    if over then return over end
     redis.call('ZADD', sel, ends, a[1])
     if st == 'S' then redis.call('HSET', upd, a[1], 'S|' .. id .. '|' .. ends) end
     return {'SELECTED', j.round, r[3], r[4], id, ends}
   end
   if j.sample and not sampled(k, j, base, a[1]) then return told_to_wait(k, base, 'not-sampled', t) end
+  local over = quota_place(j, t)
+  if over then return over end
   if redis.call('ZCARD', sel) >= tonumber(r[2]) then
     local old = redis.call('ZRANGEBYSCORE', sel, '-inf', t, 'LIMIT', 0, 8)
     local freed = false
@@ -106,7 +110,8 @@ local function came_after(k, a, j, base, u, state)
 end
 
 -- Before a body byte is read. ARGV client update_id round lease_ms [metrics: of one that counts already]
--- -> OK base ['norms': the squared norm is wanted] | CLOSED state | NOTSEL | STALE versions | DUP ms digest weight counted round | NOJOB
+-- -> OK base ['norms': the squared norm is wanted] | CLOSED state | NOTSEL | STALE versions | DUP ms digest weight counted round
+-- | QUOTA text | NOJOB
 local function reserve(k, a)
   local j = job_of(k)
   local st = j.state
@@ -245,7 +250,11 @@ end
 
 redis.register_function('trib_round_open', round_open)
 redis.register_function('trib_checkin', function(k, a) return planned(k, checkin(k, a), a[2]) end)
-redis.register_function('trib_reserve', function(k, a) return metrics_late(k, reserve(k, a), a[2], a[5]) end)
-redis.register_function('trib_release', release)
-redis.register_function('trib_commit', function(k, a) return metrics_late(k, commit(k, a), a[2], a[8]) end)
+redis.register_function('trib_reserve', function(k, a)
+  return metrics_late(k, quota_upload(k, a, reserve, release), a[2], a[5])
+end)
+redis.register_function('trib_release', function(k, a) return quota_uploaded(k, a[2], release(k, a)) end)
+redis.register_function('trib_commit', function(k, a)
+  return metrics_late(k, quota_uploaded(k, a[2], commit(k, a)), a[2], a[8])
+end)
 redis.register_function('trib_deadline', deadline)

@@ -150,7 +150,7 @@ local function pool_checkin(k, a)
     if not r.fails then
       local answer = planned({r.key}, checkin({r.key}, ask), a[2])
       if answer[1] == 'SELECTED' then return {r.id, answer} end
-      if first and answer[1] == 'WAIT' then told = answer end
+      if first and (answer[1] == 'WAIT' or answer[1] == 'QUOTA') then told = answer end
       first = false
     end
   end

@@ -182,6 +182,8 @@ ROUTES = [  # method, path, body, scope, status of success; in an order in which
     ("POST", "/v1/jobs/{j}:resume", None, "jobs:write", 202),
     ("POST", "/v1/jobs/{j}:stop", None, "jobs:write", 202),
     ("DELETE", "/v1/jobs/{j}", None, "jobs:admin", 204),
+    ("GET", "/v1/tenants", None, "jobs:read", 200),
+    ("GET", "/v1/tenants/acme", None, "jobs:read", 200),
     ("GET", "/v1/nodes", None, "ops:read", 200),
     ("GET", "/v1/audit", None, "ops:admin", 200),
 ]
@@ -228,6 +230,16 @@ def test_api_lets_in_who_may(world):
             until("published", lambda: world.good("reader", "GET", f"/v1/jobs/{job}")["status"]["version"] == 1)
     assert world.call(None, "GET", "/v1/openapi.json")[0] == 200
     assert world.call(None, "GET", "/version")[0] == 200
+
+
+def test_a_tenant_is_its_own_business(world):
+    denied(world.call("stranger", "GET", "/v1/tenants/acme"), 404, "no-such-tenant", "another tenant's")
+    denied(world.call("admin", "GET", "/v1/tenants/other"), 404, "no-such-tenant", "another tenant's")
+    denied(world.call("admin", "GET", "/v1/tenants/A%20b"), 404, "no-such-tenant", "not a name")
+    assert [t["tenant"] for t in world.good("stranger", "GET", "/v1/tenants")["items"]] == ["other"]
+    assert {t["tenant"] for t in world.good("monitor", "GET", "/v1/tenants")["items"]} >= {"acme", "other"}
+    assert world.good("monitor", "GET", "/v1/tenants/other")["use"]["jobs"] >= 1
+    assert world.good("reader", "GET", "/v1/tenants/acme")["quotas"]["jobs"] is None
 
 
 # ---- malformed credentials, JWTs ----
