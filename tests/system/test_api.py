@@ -824,6 +824,7 @@ def test_openapi_lists_every_route(api):
               ("get", j + "/rounds"), ("get", j + "/rounds/{round}"),
               ("post", j + "/rounds/{round}:close"), ("get", j + "/rounds/{round}/updates"),
               ("get", j + "/models"), ("get", j + "/events"), ("get", "/v1/events"),
+              ("get", "/v1/tenants"), ("get", "/v1/tenants/{tenant}"),
               ("get", "/v1/nodes"), ("get", j + "/tree"), ("post", j + "/checkins"), ("post", "/v1/checkins"),
               ("get", j + "/models/{version}"),
               ("get", j + "/tokens"), ("post", j + "/tokens"), ("delete", j + "/tokens/{token}"),
