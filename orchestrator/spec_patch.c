@@ -8,7 +8,7 @@
 #define PATH_SIZE 256
 #define MUTABLE                                                                                   \
 	"mode, sync, async, stop, aggregation.denominator, aggregation.population, checkpoints, " \
-	"notifications, pool.share, pool.min, pool.size, selection "                              \
+	"notifications, pool.share, pool.score, pool.min, pool.size, selection "                  \
 	"and labels"
 
 static const char *const may_change[] = { "mode",
@@ -21,6 +21,7 @@ static const char *const may_change[] = { "mode",
 					  "checkpoints",
 					  "notifications",
 					  "pool.share",
+					  "pool.score",
 					  "pool.min",
 					  "pool.size",
 					  "selection" };

@@ -194,7 +194,13 @@ static const struct row table[] = {
 	{ "pool", KIND_OBJECT, 0, 0, NULL, NULL, NULL, "Clients shared with other jobs" },
 	{ "pool.name", KIND_NAME, 0, 0, NULL, NULL, "\"\"", "Of the tenant's pool; \"\" = none" },
 	{ "pool.share", KIND_NUMBER, 0.001, 1000, NULL, NULL, "1.0",
-	  "Its part of the pool's slots, times the part of its versions still to come" },
+	  "Its part of the pool's slots, times its score; of score share: times the part of its "
+	  "versions "
+	  "still to come" },
+	{ "pool.score", KIND_ENUM, 0, 0, " share variance deviation ", NULL, "\"share\"",
+	  "share: as it is; times how much its updates differ, for their mean's size (FedAST), or "
+	  "its "
+	  "root" },
 	{ "pool.min", KIND_INTEGER, 0, 1000000, NULL, NULL, "1", "Slots that it has at least" },
 	{ "pool.size", KIND_INTEGER, 0, 64000000, NULL, NULL, "0",
 	  "Slots of the pool, the largest that its jobs name; 0 = what they may have out" },

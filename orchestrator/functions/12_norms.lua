@@ -36,7 +36,7 @@ function norms.drop(r, id)
   norms.move(r, tonumber(w), tonumber(norm), -1)
 end
 
--- Of a round whose mean is known: {count, variance of one update, squared norm of the expected update, of the mean}. With
+-- Of a round whose mean is known: {count, spread SUM p||g-g'||^2, variance of one update, squared norm of the expected update, of the mean}. With
 -- shares p = w/W: SUM p||g-g'||^2 = SUM p||g||^2 - ||g'||^2, and that is (1 - SUM p^2) V in the mean; for equal weights
 -- V = (SUM||g||^2 - k||g'||^2)/(k-1). nil: fewer than two updates, or norms that are not known.
 function norms.moments(r)
@@ -46,5 +46,5 @@ function norms.moments(r)
   local p2 = tonumber(v[4]) / (w * w)
   if p2 > 1 - 1e-9 then return nil end
   local variance = math.max(0, (tonumber(v[3]) / w - mean) / (1 - p2))
-  return {count = k, variance = variance, expected = math.max(0, mean - variance * p2), mean = mean}
+  return {count = k, spread = variance * (1 - p2), variance = variance, expected = math.max(0, mean - variance * p2), mean = mean}
 end

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: Apache-2.0
 -- ---- whom a client of a pool works for (FedAST) ----
--- The pool's slots are divided anew at each check-in: in proportion to share times the work that is left, each job
+-- The pool's slots are divided anew at each check-in: in proportion to share times the work that is left, or times how
+-- much a job's updates differ (19_pool.lua; until that is known: the mean of what is known of the others), each job
 -- at least its minimum and at most what it may have out. Who asks goes to the job that lacks most of its slots.
 
 -- rows: {score, min, cap} in the order in which the jobs joined; sets .slots. Exact but for halves: bounds that are
@@ -52,7 +53,7 @@ local function pool_divide(rows, total)
 end
 
 local POOL_FIELDS = {'state', 'version', 'round', 'selmax', 'pshare', 'pmin', 'psize', 'ptok', 'stop_rounds', 'drain',
-                     'want'}
+                     'want', 'pscore', 'pratio'}
 
 local function pool_token_good(ids, client, hash, t)
   if hash == '' then return false end
@@ -64,6 +65,21 @@ local function pool_token_good(ids, client, hash, t)
     end
   end
   return false
+end
+
+local function pool_scores(rows)
+  local sum, known = 0, 0
+  for _, r in ipairs(rows) do
+    local x = r.j.pscore and tonumber(r.j.pratio or '')
+    if x then
+      r.value = r.j.pscore == 'deviation' and math.sqrt(x) or x
+      sum, known = sum + r.value, known + 1
+    end
+  end
+  for _, r in ipairs(rows) do
+    if not r.j.pscore then r.value = r.left end
+    r.score = r.share * (r.value or (known > 0 and sum / known or 1))
+  end
 end
 
 -- -> rows of the jobs that run (place in the order, id, key, j, out, score, min, cap), their pool's size, and what
@@ -90,9 +106,10 @@ local function pool_rows(key, ids, good, t)
       size = math.max(size, tonumber(j.psize or '0'))
       rows[#rows + 1] = {place = i, id = ids[i], key = job, j = j, out = out, cap = cap,
         min = math.min(cap, tonumber(j.pmin or '1')),
-        score = tonumber(j.pshare or '1') * math.max(1, stop - tonumber(j.version)) / stop}
+        share = tonumber(j.pshare or '1'), left = math.max(1, stop - tonumber(j.version)) / stop}
     end
   end
+  pool_scores(rows)
   return rows, size, other
 end
 

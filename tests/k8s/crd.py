@@ -14,7 +14,7 @@ import yaml
 TEXT_MAX = 512
 # What orchestrator/spec_patch.c lets change; all else is fixed once the job exists.
 MAY_CHANGE = ("mode", "sync", "async", "stop", "checkpoints", "notifications", "aggregation.denominator",
-              "aggregation.population", "pool.share", "pool.min", "pool.size", "selection")
+              "aggregation.population", "pool.share", "pool.score", "pool.min", "pool.size", "selection")
 HEAD = """# SPDX-License-Identifier: Apache-2.0
 # Made by tests/k8s/crd.py from the orchestrator's table of the job spec; do not edit.
 """

@@ -307,10 +307,10 @@ class Simulator:
 class Member:
     """A job of a pool: `cap` clients out at most; a synchronous one begins anew with every version."""
 
-    def __init__(self, share, least, cap, versions, asynchronous):
+    def __init__(self, share, least, cap, versions, asynchronous, score="share"):
         self.share, self.least, self.cap, self.versions = Fraction(share), min(least, cap), cap, versions
         self.asynchronous, self.version, self.runs = asynchronous, 0, True
-        self.out, self.reported = set(), {}
+        self.out, self.reported, self.score, self.seen = set(), {}, score, []
 
     def takes(self, client):
         if self.asynchronous:
@@ -321,15 +321,35 @@ class Member:
         self.out.discard(client)
         self.reported[client] = base
 
-    def publish(self):
+    def value(self):
+        """What its share is multiplied with; None: not known yet."""
+        if self.score == "share":
+            return Fraction(max(1, self.versions - self.version), self.versions)
+        rows, spread, mean = [], 0.0, 0.0
+        for x, w in reversed(self.seen):  # the newest versions that have eight updates together
+            if sum(len(r) for r in rows) >= 8:
+                break
+            rows.append(x)
+            g = w @ x / w.sum()
+            spread += len(x) * float((w / w.sum() * ((x - g) ** 2).sum(axis=1)).sum())
+            mean += len(x) * float(g @ g)
+        if not rows:
+            return None
+        ratio = min(1e6, max(1e-6, spread / mean if mean > 0 else 1e6))
+        return Fraction(math.sqrt(ratio) if self.score == "deviation" else ratio)
+
+    def publish(self, updates=()):
+        """updates: [(vector, weight)] of the version"""
         self.version += 1
+        if len(updates) > 1:
+            self.seen.append((np.array([x for x, _ in updates]), np.array([w for _, w in updates], float)))
         if not self.asynchronous:
             self.out, self.reported = set(), {}
 
 
 class Pool:
     """FedAST's division of client slots (arXiv 2406.00302), the score being share times the part of the versions that
-    is still to come: slots = min(cap, max(least, x * score)) with the x that hands out all, in exact fractions."""
+    is still to come, or times the spread of the last updates over their mean's squared norm (or the root of that): slots = min(cap, max(least, x * score)) with the x that hands out all, in exact fractions."""
 
     def __init__(self, members, size=0):
         self.members, self.size = members, size
@@ -342,7 +362,10 @@ class Pool:
             for m in live:
                 given[m] = min(m.least, total - sum(given.values()))
             return given
-        scores = {m: m.share * max(1, m.versions - m.version) / m.versions for m in live}
+        values = {m: m.value() for m in live}
+        known = [v for m, v in values.items() if v is not None and m.score != "share"]
+        other = sum(known) / len(known) if known else Fraction(1)
+        scores = {m: m.share * (other if values[m] is None else values[m]) for m in live}
 
         def part(m, x):
             return min(Fraction(m.cap), max(Fraction(m.least), x * scores[m]))

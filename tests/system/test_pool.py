@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "reference"))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from cluster import ROOT, Job, Node, call, request, until  # noqa: E402
+from cluster import ROOT, Job, Node, body_of, call, request, until  # noqa: E402
 from simulator import Member, Pool  # noqa: E402
 from test_functions import pairs, redis  # noqa: E402,F401
 
@@ -26,16 +26,19 @@ VERSIONS = 50
 class Trace:
     def __init__(self, r, seed):
         self.r, self.rng, self.jobs, self.tickets, self.serial = r, random.Random(seed), {}, {}, 0
+        self.seed = seed
         r("FLUSHALL")
         rng = self.rng
-        size = rng.choice([0, rng.randint(1, 30)])
+        size, scores = rng.choice([0, rng.randint(1, 30)]), rng.choice(["share", "variance", "deviation"])
         self.pool = Pool([], size)
         for i in range(rng.randint(1, 6)):
             share, least, goal = rng.choice([0.25, 1, 1, 2, 3.7]), rng.randint(0, 4), rng.randint(1, 6)
             cap, is_async = rng.randint(goal, 15), rng.random() < 0.6
+            score = rng.choice(["share", scores, scores])
             spec = {"mode": "async" if is_async else "sync", "async": {"max_staleness": 1000},
-                    "pool": {"name": "phones", "share": share, "min": least, "size": size}}
-            member = Member(share, least, cap, VERSIONS, is_async)
+                    "pool": {"name": "phones", "share": share, "min": least, "size": size, "score": score}}
+            member = Member(share, least, cap, VERSIONS, is_async, score)
+            member.noise, member.rows = 10.0 ** rng.uniform(-0.7, 0.7), {}
             self.jobs[f"job_{i}"] = member
             member.id, member.goal = f"job_{i}", goal
             self.pool.members.append(member)
@@ -70,17 +73,23 @@ class Trace:
         m, update, at, base = self.tickets.pop(client)
         if not m.runs or client not in m.out:
             return
-        answer = self.call(m, "commit", client, update, at, "d", 1 << 20, f"n1:b:{self.serial}:1", "n1")
+        draw = np.random.default_rng([self.seed, self.serial])
+        x, w = 1 + m.noise * draw.standard_normal(4), int(draw.integers(1, 5))
+        answer = self.call(m, "commit", client, update, at, "d", w << 20, f"n1:b:{self.serial}:1", "n1", "",
+                           f"{float(x @ x):.17g}")
         assert answer[0] in ("OK", "CLOSE"), answer
+        m.rows.setdefault(int(answer[4]), []).append((x, int(answer[3]) / 2 ** 20))
         m.report(client, base)
         if answer[0] == "CLOSE":
             self.publish(m, int(answer[4]))
 
     def publish(self, m, n):
         r = pairs(self.r("HGETALL", f"trib:{{{m.id}}}:r:{n}"))
-        assert self.call(m, "task_done", n, r["acc"], r["wsum"], "m", "n1") == ["OK"]
+        rows = m.rows.pop(n)
+        mean = sum(w * x for x, w in rows) / sum(w for _, w in rows)
+        assert self.call(m, "task_done", n, r["acc"], r["wsum"], "m", "n1", "", f"{float(mean @ mean):.17g}") == ["OK"]
         assert self.call(m, "publish", "5|o", n, r["base"], "m", 40)[0] == "OK"
-        m.publish()
+        m.publish(rows)
         if not m.asynchronous:
             assert self.call(m, "round_open", "5|o", n + 1, m.version, m.goal, 1, m.cap, 600000)[0] == "OK"
 
@@ -102,14 +111,17 @@ class Trace:
 
 @pytest.mark.parametrize("piece", range(4))
 def test_decisions_are_the_references(redis, piece):  # noqa: F811
+    scored = 0
     for seed in range(50 * piece, 50 * piece + 50):
         trace = Trace(redis, seed)
-        for _ in range(30):
+        for _ in range(60):
             try:
                 trace.step()
             except AssertionError:
                 print("seed", seed)
                 raise
+        scored += len({m.value() for m in trace.jobs.values() if m.score != "share" and m.value()}) > 1
+    assert scored > 5  # different jobs had different scores
 
 
 def spec_of(share, size=0, auth="open"):
@@ -161,6 +173,38 @@ def test_clients_are_divided_and_what_is_over_gives_its_slots_back():
             assert settled(node, 1, **body)[0] == want, body
         assert request(node.data, "GET", "/v1/checkins")[0] == 405
         assert node.metric("gateway", "tributary_pool_checkins_total") > 10
+
+
+def test_the_job_whose_updates_differ_more_gets_more_clients():
+    with Node() as node:
+        jobs, size = [], 20000  # more than the gateway takes without asking
+        for seed, noise in ((1, 3.0), (2, 1.0)):
+            spec = spec_of(1.0, 10)
+            spec["pool"]["score"] = "variance"
+            job = Job(node, size=size, clients=8, seed=seed, rounds=20, spec=spec)
+            x = [(1 + noise * np.random.default_rng([seed, c]).standard_normal(size)).astype(np.float32) for c in range(2)]
+            for c in range(2):
+                answers = []
+                ticket = job.selected(100 * seed + c)
+                until("taken", lambda j=job, t=ticket, u=x[c], c=100 * seed + c, a=answers: a.append(
+                    j.put(c, t, body_of(u), 1.0)[0]) or a[-1] in (200, 201), 60)
+            assert job.published(1) is not None
+            mean, spread = sum(x).astype(np.float64) / 2, 0.0
+            for v in x:
+                spread += float(((v.astype(np.float64) - mean) ** 2).sum())
+            ratio = float(node.redis("HGET", f"trib:{{{job.id}}}:job", "pratio"))
+            assert abs(ratio / (spread / (2 * float(mean @ mean))) - 1) < 1e-5, (ratio, spread)
+            jobs.append((job, ratio))
+        flat = node.redis("FCALL", "trib_pool_view", 1, POOL).split()
+        slots = {flat[i]: int(flat[i + 1]) for i in range(0, len(flat), 3)}
+        (noisy, a), (steady, b) = jobs
+        assert slots[noisy.id] == min(8, round(10 * a / (a + b))) > slots[steady.id], (slots, a, b)
+        patched = json.dumps({"spec": {"pool": {"score": "share"}}}).encode()
+        for job, _ in jobs:
+            call(node.api, "PATCH", f"/v1/jobs/{job.id}", patched,
+                 {"Content-Type": "application/merge-patch+json", "If-Match": "*"})
+        flat = node.redis("FCALL", "trib_pool_view", 1, POOL).split()
+        assert [int(flat[i + 1]) for i in (0, 3)] == [5, 5], flat
 
 
 def test_a_token_of_one_job_is_good_in_its_pool_and_nowhere_else():

@@ -137,7 +137,7 @@ static void test_defaults(void **state)
 		"\"checkpoints\":{\"keep\":0,\"every\":0,\"best\":{\"metric\":\"\",\"mode\":"
 		"\"max\"}},"
 		"\"notifications\":[],\"initial\":{\"job\":\"\",\"version\":-1},"
-		"\"pool\":{\"name\":\"\",\"share\":1.0,\"min\":1,\"size\":0},"
+		"\"pool\":{\"name\":\"\",\"share\":1.0,\"score\":\"share\",\"min\":1,\"size\":0},"
 		"\"selection\":{\"labels\":{},\"labels_from\":\"any\"},"
 		"\"auth\":{\"clients\":\"open\"}}";
 	json_t *wanted = parse(want);
