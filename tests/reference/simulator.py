@@ -80,11 +80,11 @@ class Policy:
             if index < known:
                 return index < self.count
 
-    def divisor(self, rows):
-        """rows: (units before the discount, units after it) of every update of a round."""
+    def divisor(self, rows, goal=None):
+        """rows: (units before the discount, units after it) of every update of a round; goal: of that round."""
         if self.denominator == "weight_sum":
             return sum(after for _, after in rows) / UNIT
-        d = {"count": len(rows), "goal": self.goal, "one": 1, "population": self.population,
+        d = {"count": len(rows), "goal": goal or self.goal, "one": 1, "population": self.population,
              "weight_sum_raw": sum(before for before, _ in rows) / UNIT}[self.denominator]
         if self.average is not None:
             d *= self.discount(self.average)
@@ -184,7 +184,7 @@ class Simulator:
 
     def publish(self, r):
         """The next version, from a round that has ended."""
-        divisor = self.p.divisor([(before, after) for _, before, after in r.rows])
+        divisor = self.p.divisor([(before, after) for _, before, after in r.rows], r.goal)
         step = np.zeros_like(self.models[0])
         for x, _, after in r.rows:
             step += (after / UNIT) * x.astype(np.float64)
