@@ -208,6 +208,13 @@ static int read_spec(struct gw_job *job, const char *text, size_t size)
 				   TRIB_TENSOR_HEADER_MAX);
 	job->bytes_max = spec_u64(spec, "model.max_bytes", 1ll << 32, 1ull << 40);
 	job->max_weight = spec_u64(spec, "aggregation.max_weight", 1000000, MAX_WEIGHT);
+	job->silence_ms =
+		(uint64_t)(1000 *
+			   trib_json_number(spec,
+					    strcmp(trib_json_text(spec, "mode", "sync"), "async")
+						    ? "sync.client_timeout_s"
+						    : "async.client_timeout_s",
+					    300));
 	job->range = trib_json_number(spec, "aggregation.range", 1048576);
 	job->input_weights =
 		strcmp(trib_json_text(spec, "aggregation.input", "delta"), "weights") == 0;

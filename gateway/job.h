@@ -49,15 +49,17 @@ struct gw_job {
 	uint64_t max_weight;
 	uint64_t update_max; /* whole body of an update */
 	double range;
-	bool input_weights; /* else delta */
-	bool uniform;       /* aggregation.weight_by: every update weighs 1 */
-	bool client_tokens; /* auth.clients: token */
+	uint64_t silence_ms; /* a selected client's, when the job was read (client_timeout_s) */
+	bool input_weights;  /* else delta */
+	bool uniform;        /* aggregation.weight_by: every update weighs 1 */
+	bool client_tokens;  /* auth.clients: token */
 	char tenant[TRIB_TENANT_SIZE];
 	char *config; /* client_config as JSON text */
 	uint64_t loaded_ms;
 	/* ---- atomics ---- */
 	uint64_t epoch; /* the table's epoch when last seen in Redis */
 	bool gone;
+	uint64_t renew_ms; /* how often uploads say that they move; 0: not known yet */
 	/* ---- guarded by the table's lock ---- */
 	struct gw_job *next;
 	struct gw_slots *slots; /* pinned, NULL: not attached */

@@ -38,6 +38,8 @@
 	X(SEGMENTS, "segment_count", NULL, TRIB_GAUGE, "Segments mapped")                          \
 	X(COMMITS_OUTSTANDING, "commits_outstanding", NULL, TRIB_GAUGE, "Commits without answer")  \
 	X(RESERVES, "reserve_calls_total", NULL, TRIB_COUNTER, "Calls of trib_reserve")            \
+	X(RENEWALS, "progress_calls_total", NULL, TRIB_COUNTER,                                    \
+	  "Calls of trib_progress: slow uploads that move keep their places")                      \
 	X(COMMITS, "commit_calls_total", NULL, TRIB_COUNTER, "Calls of trib_commit")               \
 	X(LATE_WAITS, "commits_late_waits_total", NULL, TRIB_COUNTER,                              \
 	  "Commits of late updates that found no round open, asked again")                         \

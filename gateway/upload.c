@@ -19,6 +19,7 @@
 #define ATTACH_MS      5000 /* how long an upload waits for the agent's answer */
 #define LEASE_SLACK_MS 30000
 #define LEASE_MAX_MS   3600000
+#define RENEW_MS       1000 /* until the record has said how long its leases are */
 
 /* ---- ends ---- */
 
@@ -341,6 +342,50 @@ void gw_upload_reserve(struct gw_upload *u)
 			    u->job->key, u->head.client, u->head.update, round, lease,
 			    u->metrics ? u->metrics : "", NULL)) {
 		gw_upload_refuse(u, TRIB_PROBLEM_UNAVAILABLE, "too many calls outstanding");
+	}
+}
+
+/* ---- progress ---- */
+
+static void on_moved(const struct trib_value *value, void *arg)
+{
+	struct gw_job *job = arg;
+
+	if (value && trib_value_type(value) == TRIB_VALUE_ARRAY &&
+	    strcmp(trib_value_text(trib_value_at(value, 0)), "OK") == 0) {
+		long long lease = trib_value_integer(trib_value_at(value, 1));
+
+		__atomic_store_n(&job->renew_ms, lease > 0 ? (uint64_t)lease / 3 : 0,
+				 __ATOMIC_RELAXED);
+	}
+	(void)gw_job_put(job);
+}
+
+void gw_upload_moves(struct gw_upload *u)
+{
+	uint64_t now = trib_clock_ms();
+	uint64_t period = __atomic_load_n(&u->job->renew_ms, __ATOMIC_RELAXED);
+	char round[16];
+	char lease[24];
+
+	period = period ? period : RENEW_MS;
+	if (u->renew_ms == 0) { /* small bodies are not reserved: their lease is the check-in's */
+		u->renew_ms = now + (u->reserved || period < u->job->silence_ms / 3
+					     ? period
+					     : u->job->silence_ms / 3);
+	}
+	if (now < u->renew_ms) {
+		return;
+	}
+	u->renew_ms = now + period;
+	(void)snprintf(round, sizeof(round), "%u", u->head.round);
+	(void)snprintf(lease, sizeof(lease), "%llu", (unsigned long long)lease_ms(u));
+	gw_count(GW_M_RENEWALS, 1);
+	if (trib_redis_send(u->worker->redis, on_moved, gw_job_get(u->job), "FCALL",
+			    "trib_progress", "1", u->job->key, u->head.client, u->head.update,
+			    round, lease, NULL)) {
+		(void)gw_job_put(u->job);
+		u->renew_ms = now + RENEW_MS;
 	}
 }
 

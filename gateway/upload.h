@@ -47,6 +47,7 @@ struct gw_upload {
 	uint64_t until_ms;        /* ATTACHING */
 	struct trib_timer *retry; /* COMMITTING: Redis answered an error */
 	uint32_t tries;
+	uint64_t renew_ms;       /* RECEIVING: when the record is to hear that it moves */
 	uint64_t counted_weight; /* what Redis said: discounted weight, and round; 0 = not said */
 	uint32_t counted_round;
 	/* resume.c: in its table; guarded by its lock */
@@ -87,6 +88,8 @@ void gw_upload_resume(struct gw_upload *u, struct trib_exchange *x);
 void gw_upload_go_on(struct gw_upload *u);
 /* A replay: asks for the body to throw it away. */
 void gw_upload_drain(struct gw_upload *u);
+/* Bytes came: says so to the record, now and then. */
+void gw_upload_moves(struct gw_upload *u);
 /* All checks passed. */
 void gw_upload_commit(struct gw_upload *u);
 

@@ -58,6 +58,7 @@ static int on_landed(struct trib_exchange *x, size_t size)
 				 detail);
 		return rc;
 	}
+	gw_upload_moves(u);
 	return u->intake.phase == GW_INTAKE_PARSED ? header_complete(u) : 0;
 }
 
@@ -93,6 +94,7 @@ void gw_upload_go_on(struct gw_upload *u)
 	static const struct trib_http_sink sink = { on_next, on_landed, on_complete, on_broken };
 
 	u->state = GW_UPLOAD_RECEIVING;
+	u->renew_ms = 0;
 	trib_http_want_sink(u->x, &sink);
 }
 

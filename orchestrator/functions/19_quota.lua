@@ -5,7 +5,8 @@
 --   trib:tenant:<t>:jobs set   its jobs that are not over
 --   :up zset of a job          update -> end of its lease: uploads under way (reserved, not committed yet)
 -- Nothing is counted up and down: what a tenant uses is read from its jobs' records whenever it matters, so that it
--- cannot drift, whatever was killed when. Places and uploads whose lease ended use nothing.
+-- cannot drift, whatever was killed when. Places and uploads whose lease ended use nothing, nor do uploads that began before
+-- there were any quotas.
 local QUOTAS = {'jobs', 'clients', 'slots', 'bytes'}
 
 local function tenant_jobs(tenant) return 'trib:tenant:' .. tenant .. ':jobs' end
@@ -75,8 +76,16 @@ local function quota_revived(k, a, t)
   return quota_over(j[1] or 'default', {clients = 1}, t)
 end
 
+-- An upload keeps its place while it moves (41_progress.lua): for as long as a silent client keeps one, or at least a
+-- while that no short silence of the network ends; at most for the time that the gateway gives (the slowest body).
+local UPLOAD_LEASE_MIN_MS = 4000
+local function upload_lease(most, job_lease)
+  return math.min(tonumber(most), math.max(tonumber(job_lease), UPLOAD_LEASE_MIN_MS))
+end
+
 -- A reservation (`reserve`), if there is room for the upload; when not, it is taken back (`undo`). a: as of reserve
 local function quota_upload(k, a, reserve, undo)
+  if redis.call('EXISTS', 'trib:quotas') == 0 then return reserve(k, a) end
   local revived = quota_revived(k, a, now())
   if revived then return {'QUOTA', revived} end
   local answer = reserve(k, a)
@@ -92,7 +101,7 @@ local function quota_upload(k, a, reserve, undo)
     end
     redis.call('ZREMRANGEBYSCORE', up, '-inf', t)
   end
-  redis.call('ZADD', up, t + tonumber(a[4]), a[2])
+  redis.call('ZADD', up, t + upload_lease(a[4], redis.call('HGET', k[1], 'lease_ms')), a[2])
   return answer
 end
 

@@ -83,7 +83,7 @@ local function areserve(k, a, j)
     redis.call('ZREM', p .. 'infl', a[1])            -- its place is somebody else's at once
     return {'STALE', tau}
   end
-  local ends = t + tonumber(a[4])
+  local ends = t + upload_lease(a[4], j.lease_ms)
   redis.call('HSET', p .. 'aupd', a[1], 'R|' .. id .. '|' .. ends .. '|' .. base .. '|' .. since)
   redis.call('ZADD', p .. 'infl', ends, a[1])
   return norms.reserved(j, base)

@@ -137,7 +137,7 @@ local function reserve(k, a)
   local s, id = string.match(u, '^(%a)|([^|]*)|')
   if id ~= a[2] then return {'NOTSEL'} end
   if s == 'S' then redis.call('HINCRBY', base, 'inflight', 1) end
-  local ends = now() + tonumber(a[4])
+  local ends = now() + upload_lease(a[4], j.lease_ms)
   redis.call('HSET', upd, a[1], 'R|' .. id .. '|' .. ends)
   redis.call('ZADD', base .. ':sel', ends, a[1])
   return norms.reserved(j, r[2])

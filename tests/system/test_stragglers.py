@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """30 % of the clients die silently, 20 % are slow: a synchronous round closes when it should, an asynchronous job does
 not wait. How late is printed here; `make bench-stragglers` demands 100 ms."""
+import socket
+import threading
+import time
+import urllib.parse
+
 import pytest
 
-from cluster import Job, Node, until
+from cluster import Job, Node, body_of, until
 
 CLIENTS, SILENT, SLOW = 10, 3, 2
 
@@ -69,3 +74,72 @@ def test_an_asynchronous_job_waits_for_nobody(node):
     assert status == 201, receipt
     until("counted", lambda: record(node, job, 2).get("acc") == "1", 20)
     job.delete()
+
+
+def test_a_place_is_kept_while_the_upload_moves(node):
+    """Redis alone decides: who moves keeps the place beyond its lease, who is silent loses it; nothing is revived."""
+    job = Job(node, size=500, clients=2, goal=2, seed=904, spec={"sync": {"client_timeout_s": 300}})
+    key = f"trib:{{{job.id}}}:job"
+
+    def fcall(name, *words):
+        return node.redis("FCALL", "trib_" + name, 1, key, *words).splitlines()
+    for c, u in (("a", "u-a"), ("b", "u-b")):
+        assert fcall("checkin", c, u)[0] == "SELECTED"
+        assert fcall("reserve", c, u, 1, 1500) == ["OK", "0"]
+    for _ in range(10):
+        time.sleep(0.3)
+        assert fcall("progress", "a", "u-a", 1, 1500) == ["OK", "1500"]
+    assert fcall("progress", "a", "u-b", 1, 1500) == ["NOOP"]
+    assert fcall("progress", "b", "u-b", 1, 1500) == ["NOOP"]  # its time was over
+    assert fcall("checkin", "c", "u-c")[0] == "SELECTED"
+    assert fcall("checkin", "d", "u-d")[:2] == ["WAIT", "full"]
+    assert fcall("commit", "b", "u-b", 1, "d", 1 << 20, "n1:x:1:1", "n1") == ["NORES"]
+    assert fcall("progress", "a", "u-a", 1, 1500)[0] == "OK"
+    job.delete()
+
+
+def slow_put(job, client, ticket, enough):
+    """Sends an upload a few bytes at a time until `enough` says so, then the rest: its status. enough None: goes silent
+    after a few, with the connection open: the socket."""
+    u = urllib.parse.urlsplit(job.node.data)
+    x, w = job.update(client, ticket["round"])
+    body, at = body_of(x), 0
+    fields = {**job.headers(client, ticket, w), "Content-Length": len(body), "Host": u.netloc}
+    s = socket.create_connection((u.hostname, u.port), 60)
+    s.sendall(f"PUT {ticket['upload']['url']} HTTP/1.1\r\n".encode() +
+              "".join(f"{k}: {v}\r\n" for k, v in fields.items()).encode() + b"\r\n")
+    while at < len(body) - 200 and not (enough and enough()):
+        if not enough and at > 2000:
+            return s
+        s.sendall(body[at:at + 200])
+        at += 200
+        time.sleep(0.2 if enough else 0.02)
+    with s:
+        s.sendall(body[at:])
+        return int(s.recv(4096).split()[1])
+
+
+def test_a_slow_upload_counts_and_silent_clients_are_replaced():
+    """Places for three: one uploads for much longer than client_timeout_s, one never reports, one stops within its
+    upload. Two others wait, and get the places of the silent ones, long before the round's deadline."""
+    with Node("--body-rate-min", "0") as n:
+        job = Job(n, size=30000, clients=6, goal=3, seed=905, spec={
+            "sync": {"client_timeout_s": 1, "over_select": 1, "deadline_s": 600}})
+        tickets = {c: job.selected(c) for c in range(3)}
+        answers, others, began = [], threading.Event(), time.monotonic()
+        thread = threading.Thread(target=lambda: answers.append(slow_put(
+            job, 0, tickets[0], lambda: others.is_set() and time.monotonic() - began > 7)))
+        thread.start()
+        silent = slow_put(job, 2, tickets[2], None)
+        for c in (3, 4):  # in the places of 1 and 2
+            status, _, receipt = job.put(c, job.selected(c, timeout=90))
+            assert status == 201, receipt
+        assert job.round()["expired"] == 2 and not answers
+        told = job.checkin(5)
+        assert (told["status"], told["why"]) == ("wait", "full"), told
+        others.set()
+        thread.join(90)
+        assert answers == [201], n.logs()
+        job.check(job.published(1), counted=(0, 3, 4))
+        assert n.metric("gateway", "tributary_progress_calls_total") >= 3
+        silent.close()
