@@ -9,7 +9,7 @@
 #define REASON_SIZE 160
 #define PRINT_FLAGS (JSON_COMPACT | JSON_ENCODE_ANY)
 
-int trib_json_parse(const char *text, size_t size, json_t **ret_json, char reason[160])
+static int parse(const char *text, size_t size, size_t flags, json_t **ret_json, char *reason)
 {
 	json_error_t error;
 	json_t *json;
@@ -20,7 +20,7 @@ int trib_json_parse(const char *text, size_t size, json_t **ret_json, char reaso
 	}
 	/* jansson refuses bytes after the value, NUL, bad UTF-8 and more than 2048 levels itself.
 	 */
-	json = json_loadb(size ? text : "", size, JSON_REJECT_DUPLICATES, &error);
+	json = json_loadb(size ? text : "", size, JSON_REJECT_DUPLICATES | flags, &error);
 	if (json) {
 		*ret_json = json;
 		return 0;
@@ -34,6 +34,16 @@ int trib_json_parse(const char *text, size_t size, json_t **ret_json, char reaso
 		}
 	}
 	return -EBADMSG;
+}
+
+int trib_json_parse(const char *text, size_t size, json_t **ret_json, char reason[160])
+{
+	return parse(text, size, 0, ret_json, reason);
+}
+
+int trib_json_value(const char *text, size_t size, json_t **ret_json, char reason[160])
+{
+	return parse(text, size, JSON_DECODE_ANY, ret_json, reason);
 }
 
 char *trib_json_print(const json_t *json)

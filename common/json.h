@@ -12,6 +12,9 @@
 /* 0 or -EBADMSG with a reason in reason[160]. Caller json_decref's. */
 TRIB_MUST_CHECK int trib_json_parse(const char *text, size_t size, json_t **ret_json,
 				    char reason[160]);
+/* The same of any value: a text or a number alone, too. */
+TRIB_MUST_CHECK int trib_json_value(const char *text, size_t size, json_t **ret_json,
+				    char reason[160]);
 /* Compact text, caller trib_free's; NULL when out of memory. */
 char *trib_json_print(const json_t *json);
 /* Member access by path "spec.sync.goal"; NULL when absent. Borrowed. */

@@ -103,7 +103,10 @@ static void send_call(struct orc_kube *kube, struct kube_call *call, bool ours)
 		(void)snprintf(call->error, sizeof(call->error), "%s", answer.error);
 	} else {
 		call->status = answer.status;
-		if (trib_json_parse(answer.body, answer.size, &call->answer, reason)) {
+		if (call->keep && answer.status == 200) {
+			call->raw = answer;
+			answer = (struct trib_client_answer){ 0 };
+		} else if (trib_json_parse(answer.body, answer.size, &call->answer, reason)) {
 			call->answer = NULL;
 		}
 	}
@@ -126,4 +129,5 @@ void kube_call_fini(struct kube_call *call)
 {
 	json_decref(call->answer);
 	call->answer = NULL;
+	trib_client_answer_fini(&call->raw);
 }

@@ -22,13 +22,14 @@
 #define KUBE_ANSWER_MS   10000
 #define KUBE_BACKOFF_MS  250
 #define KUBE_BACKOFF_MAX 15000
+#define KUBE_SPEC_MAX    65536
 
 struct kube_object {
 	char uid[64];
 	char space[64];
 	char name[254];
 	/* the watcher's, under the lock */
-	json_t *json; /* as last seen; never changed, only replaced */
+	json_t *json; /* as last seen (kube_slim); never changed, only replaced */
 	bool changed; /* since the worker looked */
 	bool gone;    /* not there any more: the worker forgets it */
 	bool seen;    /* in the listing that goes on */
@@ -67,11 +68,13 @@ struct kube_call {
 	const char *path;
 	const char *type; /* of the body; NULL: JSON */
 	const json_t *body;
-	const char *key; /* Idempotency-Key, or NULL */
-	bool any;        /* If-Match: * */
-	long status;     /* of the answer; 0 = none */
-	json_t *answer;  /* owned by the caller; NULL when it is not JSON */
-	char error[256]; /* why there is none */
+	const char *key;               /* Idempotency-Key, or NULL */
+	bool any;                      /* If-Match: * */
+	bool keep;                     /* the body of a 200 stays text, in raw */
+	long status;                   /* of the answer; 0 = none */
+	json_t *answer;                /* owned by the caller; NULL when it is not JSON */
+	struct trib_client_answer raw; /* keep: owned by the call */
+	char error[256];               /* why there is none */
 };
 /* To the API server, or (ours) to our own. */
 void kube_server(struct orc_kube *kube, struct kube_call *call);
@@ -85,6 +88,21 @@ bool kube_over(void *arg);
 uint64_t kube_backoff(unsigned failures);
 /* Sleeps, but not beyond the end. */
 void kube_rest(struct orc_kube *kube, uint64_t ms);
+
+/* ---- kube_text.c ---- */
+
+/* A member of an object (key with its quotes) or an element of an array (no key). Borrowed. */
+typedef void kube_on_member(const char *key, size_t key_size, const char *value, size_t size,
+			    void *arg);
+/* False: not whole. What was found before is told. */
+bool kube_members(const char *text, size_t size, kube_on_member *on_member, void *arg);
+bool kube_elements(const char *text, size_t size, kube_on_member *on_member, void *arg);
+bool kube_is(const char *key, size_t size, const char *name);
+/* Of an object: what is used of metadata and status, and spec as a text (null: too long a one).
+ * Owned; NULL: it is none. */
+json_t *kube_slim(const char *text, size_t size);
+/* The spec of a slim object: owned, or NULL and why. */
+json_t *kube_spec(const json_t *json, char reason[160]);
 
 /* ---- kube_watch.c ---- */
 

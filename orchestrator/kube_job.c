@@ -167,10 +167,8 @@ static int search(struct orc_kube *kube, struct kube_object *object)
 /* ---- create, change ---- */
 
 /* The object as the REST API takes jobs. NULL: out of memory. */
-static json_t *wanted(const struct kube_object *object, const json_t *json)
+static json_t *wanted(const struct kube_object *object, json_t *spec)
 {
-	json_t *spec = json_object_get(json, "spec");
-
 	return json_pack("{s:s, s:s, s:{s:s, s:{s:s, s:s}}, s:O*}", "apiVersion", ORC_API_VERSION,
 			 "kind", ORC_KIND, "metadata", "name", object->name, "labels", KUBE_LABEL,
 			 object->uid, KUBE_GROUP "/namespace", object->space, "spec", spec);
@@ -201,11 +199,10 @@ static bool conclude(const struct kube_call *call, long long generation, const c
 	return true;
 }
 
-static bool create(struct orc_kube *kube, struct kube_object *object, const json_t *json,
-		   struct kube_verdict *verdict)
+static bool create(struct orc_kube *kube, struct kube_object *object, json_t *spec,
+		   long long generation, struct kube_verdict *verdict)
 {
-	long long generation = trib_json_integer(json, "metadata.generation", 0);
-	json_t *body = wanted(object, json);
+	json_t *body = wanted(object, spec);
 	char key[128];
 	struct kube_call call = { .method = "POST", .path = "/v1/jobs", .body = body, .key = key };
 	bool ok;
@@ -230,11 +227,11 @@ static bool create(struct orc_kube *kube, struct kube_object *object, const json
 
 /* The patch that makes the job what a new one of this spec would be: every field named, with its
  * default where the user does not say. NULL: `call` tells why. Owned. */
-static json_t *full_patch(struct orc_kube *kube, const struct kube_object *object,
-			  const json_t *json, struct kube_call *call)
+static json_t *full_patch(struct orc_kube *kube, const struct kube_object *object, json_t *given,
+			  struct kube_call *call)
 {
-	json_t *body = wanted(object, json);
-	json_t *mine = json_object_get(json_object_get(json, "spec"), "notifications");
+	json_t *body = wanted(object, given);
+	json_t *mine = json_object_get(given, "notifications");
 	json_t *spec;
 	json_t *patch = NULL;
 
@@ -255,13 +252,12 @@ static json_t *full_patch(struct orc_kube *kube, const struct kube_object *objec
 	return patch;
 }
 
-static bool change(struct orc_kube *kube, struct kube_object *object, const json_t *json,
-		   struct kube_verdict *verdict)
+static bool change(struct orc_kube *kube, struct kube_object *object, json_t *spec,
+		   long long generation, struct kube_verdict *verdict)
 {
-	long long generation = trib_json_integer(json, "metadata.generation", 0);
 	char path[KUBE_URL_SIZE];
 	struct kube_call call;
-	json_t *patch = full_patch(kube, object, json, &call);
+	json_t *patch = full_patch(kube, object, spec, &call);
 	bool ok;
 
 	if (patch) {
@@ -276,6 +272,29 @@ static bool change(struct orc_kube *kube, struct kube_object *object, const json
 		      verdict);
 	kube_call_fini(&call);
 	json_decref(patch);
+	return ok;
+}
+
+/* A job is made of the spec, or changed to it. False: not now. */
+static bool obey(struct orc_kube *kube, struct kube_object *object, const json_t *json, bool exists,
+		 struct kube_verdict *verdict)
+{
+	long long generation = trib_json_integer(json, "metadata.generation", 0);
+	char reason[160];
+	json_t *spec = kube_spec(json, reason);
+	bool ok = true;
+
+	if (!spec) {
+		verdict->accepted = false;
+		verdict->reason = exists ? "InvalidChange" : "InvalidSpec";
+		(void)snprintf(verdict->message, sizeof(verdict->message), "/spec: %s", reason);
+		object->observed = generation;
+	} else if (exists) {
+		ok = change(kube, object, spec, generation, verdict);
+	} else {
+		ok = create(kube, object, spec, generation, verdict);
+	}
+	json_decref(spec);
 	return ok;
 }
 
@@ -391,7 +410,7 @@ static bool bring_in_line(struct orc_kube *kube, struct kube_object *object, con
 			return true; /* refused before */
 		}
 		rc = search(kube, object);
-		if (rc < 0 || (rc == 0 && !create(kube, object, json, verdict))) {
+		if (rc < 0 || (rc == 0 && !obey(kube, object, json, false, verdict))) {
 			return false;
 		}
 		if (rc == 1) { /* made before, for whatever generation */
@@ -402,7 +421,7 @@ static bool bring_in_line(struct orc_kube *kube, struct kube_object *object, con
 	if (rc == 1 && generation != object->observed) {
 		json_decref(*ret_job);
 		*ret_job = NULL;
-		if (!change(kube, object, json, verdict)) {
+		if (!obey(kube, object, json, true, verdict)) {
 			return false;
 		}
 		rc = look(kube, object, ret_job);

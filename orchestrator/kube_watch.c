@@ -7,8 +7,8 @@
 #include "orchestrator/kube_internal.h"
 #include "orchestrator/orc_metrics.h"
 
-#define PAGE     10 /* objects per answer, which must stay below the parser's 1 MiB */
-#define LINE_MAX (1u << 20)
+#define PAGE     10 /* objects per answer: of up to 3 MiB each, in memory at once */
+#define LINE_MAX (4u << 20)
 #define PAGES    (KUBE_OBJECTS_MAX)
 #define WATCH_S  60 /* short: a server that went without a word is noticed */
 
@@ -69,7 +69,7 @@ static struct kube_object *add(struct orc_kube *kube, const json_t *json, const 
 	return object;
 }
 
-/* An object as it is now, or was. */
+/* An object as it is now, or was; slim. */
 static void take(struct orc_kube *kube, json_t *json, bool gone)
 {
 	static const char small[] = "abcdefghijklmnopqrstuvwxyz0123456789-.";
@@ -140,14 +140,46 @@ static int escape(const char *text, char *out, size_t room)
 	return 0;
 }
 
+struct page {
+	struct orc_kube *kube;
+	json_t *meta;
+	bool listed;
+};
+
+static void on_item(const char *key, size_t key_size, const char *value, size_t size, void *arg)
+{
+	struct page *page = arg;
+	json_t *object = kube_slim(value, size);
+
+	(void)key;
+	(void)key_size;
+	if (object) {
+		take(page->kube, object, false);
+		json_decref(object);
+	} else {
+		orc_count(ORC_M_KUBE_ODD);
+	}
+}
+
+static void on_part(const char *key, size_t key_size, const char *value, size_t size, void *arg)
+{
+	struct page *page = arg;
+	char reason[160];
+
+	if (kube_is(key, key_size, "items")) {
+		page->listed = kube_elements(value, size, on_item, page);
+	} else if (kube_is(key, key_size, "metadata") && !page->meta &&
+		   trib_json_parse(value, size, &page->meta, reason)) {
+		page->meta = NULL;
+	}
+}
+
 static bool list_page(struct watch *w, char next[KUBE_URL_SIZE])
 {
 	char path[KUBE_URL_SIZE];
 	char query[KUBE_URL_SIZE];
-	struct kube_call call = { .method = "GET", .path = path };
-	json_t *items;
-	json_t *item;
-	size_t i;
+	struct kube_call call = { .method = "GET", .path = path, .keep = true };
+	struct page page = { .kube = w->kube };
 	bool ok;
 
 	(void)snprintf(query, sizeof(query), "limit=%d%s%s", PAGE, *next ? "&continue=" : "", next);
@@ -155,23 +187,19 @@ static bool list_page(struct watch *w, char next[KUBE_URL_SIZE])
 		return false;
 	}
 	kube_server(w->kube, &call);
-	items = trib_json_at(call.answer, "items");
-	ok = call.status == 200 && json_is_array(items) &&
-	     version_valid(trib_json_text(call.answer, "metadata.resourceVersion", ""));
+	ok = call.status == 200 && kube_members(call.raw.body, call.raw.size, on_part, &page) &&
+	     page.listed && version_valid(trib_json_text(page.meta, "resourceVersion", ""));
 	if (ok) {
-		json_array_foreach(items, i, item)
-		{
-			take(w->kube, item, false);
-		}
 		(void)snprintf(w->version, sizeof(w->version), "%s",
-			       trib_json_text(call.answer, "metadata.resourceVersion", ""));
-		ok = escape(trib_json_text(call.answer, "metadata.continue", ""), next,
-			    KUBE_URL_SIZE - 256) == 0;
+			       trib_json_text(page.meta, "resourceVersion", ""));
+		ok = escape(trib_json_text(page.meta, "continue", ""), next, KUBE_URL_SIZE - 256) ==
+		     0;
 	} else if (!kube_over(w->kube)) {
 		log_warn("kube", "not-listed status=%ld error=%s", call.status,
 			 call.status ? trib_json_text(call.answer, "message", "not understood")
 				     : call.error);
 	}
+	json_decref(page.meta);
 	kube_call_fini(&call);
 	return ok;
 }
@@ -199,26 +227,39 @@ static bool list(struct watch *w)
 
 /* ---- watch ---- */
 
+struct event {
+	char type[16];
+	json_t *object;
+};
+
+static void on_field(const char *key, size_t key_size, const char *value, size_t size, void *arg)
+{
+	struct event *event = arg;
+
+	if (kube_is(key, key_size, "type") && size > 2 && size - 2 < sizeof(event->type)) {
+		(void)snprintf(event->type, sizeof(event->type), "%.*s", (int)size - 2, value + 1);
+	} else if (kube_is(key, key_size, "object") && !event->object) {
+		event->object = kube_slim(value, size);
+	}
+}
+
 /* One line: {type, object}. False: list again. */
 static bool event(struct watch *w)
 {
-	char reason[160];
-	json_t *json = NULL;
-	json_t *object;
-	const char *type;
+	struct event e = { 0 };
+	const char *type = e.type;
 	const char *version;
 	bool ok = true;
 
 	if (w->size == 0) {
 		return true;
 	}
-	if (trib_json_parse(w->line, w->size, &json, reason)) {
+	if (!kube_members(w->line, w->size, on_field, &e)) {
 		orc_count(ORC_M_KUBE_ODD);
+		json_decref(e.object);
 		return false;
 	}
-	type = trib_json_text(json, "type", "");
-	object = trib_json_at(json, "object");
-	version = trib_json_text(object, "metadata.resourceVersion", "");
+	version = trib_json_text(e.object, "metadata.resourceVersion", "");
 	if (strcmp(type, "ERROR") == 0) { /* 410: too old a version, or whatever else */
 		ok = false;
 	} else if (!version_valid(version)) {
@@ -226,12 +267,12 @@ static bool event(struct watch *w)
 		ok = false;
 	} else if (strcmp(type, "ADDED") == 0 || strcmp(type, "MODIFIED") == 0 ||
 		   strcmp(type, "DELETED") == 0) {
-		take(w->kube, object, *type == 'D');
+		take(w->kube, e.object, *type == 'D');
 	}
 	if (ok) { /* a BOOKMARK moves it, too */
 		(void)snprintf(w->version, sizeof(w->version), "%s", version);
 	}
-	json_decref(json);
+	json_decref(e.object);
 	return ok;
 }
 

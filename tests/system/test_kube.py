@@ -240,3 +240,24 @@ def test_another_leader_goes_on_and_makes_nothing_twice(world):
         assert {api.get(name)["metadata"]["uid"] for name in ("first", "next")} <= set(uids)
         for name in ("first", "next"):
             remove(api, name)
+
+
+def test_an_object_that_nobody_can_read_does_not_keep_others_waiting(world):
+    """Whoever may make objects may make them of 1.5 MiB, with NUL in texts and integers that no parser here takes."""
+    api, node, _ = world
+    odd = {"large": "y" * 1_400_000, "nul": "a\0b", "number": 2**70, "long": "z" * 70_000}
+    for name, value in odd.items():
+        api.apply(name, {"client_config": {"x": value}})
+    api.apply("small", spec_of())
+    created(api, "small")
+    for name in odd:
+        until(f"{name} is told", lambda n=name: accepted(api, n).get("status") == "False", LIMIT)
+        assert api.status(name)["phase"] == "Refused" and "/spec" in accepted(api, name)["message"]
+    api.expire()  # a listing, too
+    api.apply("later", spec_of())
+    created(api, "later")
+    assert len(jobs_of(node, api, "small")) == 1
+    api.apply("large", {})  # and can be put right
+    created(api, "large")
+    for name in (*odd, "small", "later"):
+        remove(api, name)
