@@ -149,6 +149,8 @@ void trib_http_problem_errors(struct trib_exchange *x, enum trib_problem code, c
 void trib_http_reply_memory(struct trib_exchange *x, int status, const char *type,
 			    const void *memory, uint64_t size, void (*done)(void *data),
 			    void *data);
+/* Before a reply: the connection ends with it. */
+void trib_http_last(struct trib_exchange *x);
 /* Streaming (SSE): head now (no length; Connection: close), pieces later. Piece refused with
  * -ENOBUFS once more than 1 MiB waits to be sent (a slow reader): end it then. */
 void trib_http_stream(struct trib_exchange *x, const char *type);

@@ -234,6 +234,11 @@ static void reply_copied(struct trib_exchange *x, int status, const char *type, 
 	x->ended = true;
 }
 
+void trib_http_last(struct trib_exchange *x)
+{
+	x->close = true;
+}
+
 void trib_http_reply(struct trib_exchange *x, int status, const char *type, const void *body,
 		     size_t size)
 {

@@ -135,6 +135,9 @@ void orc_reply_later(struct orc_request *r, enum trib_problem code, const char *
 
 	if (x) {
 		count_status(r, trib_problem_status(code));
+		if (code == TRIB_PROBLEM_NOT_LEADER) {
+			trib_http_last(x); /* behind a balancer another connection finds it */
+		}
 		trib_http_problem(x, code, detail, retry_ms);
 	}
 }

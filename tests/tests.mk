@@ -89,7 +89,14 @@ image-test:
 # start.sh of components/redis-sentinel with real Redis and Sentinels: fail-over, rejoin, restart of all (root).
 k8s-redis:
 	$(Q)$(PYTHON) -m pytest -q -p no:cacheprovider tests/k8s/test_start.py
-.PHONY: image image-test k8s-redis
+# What wants Kubernetes' own programs, from $KUBE_BIN (k8s/README.md); skipped without them. The second: root, and
+# the images (make image CLIENT=1).
+k8s-apiserver: all
+	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) -m pytest -q -s -p no:cacheprovider tests/k8s/test_apiserver.py
+k8s-cluster:
+	$(Q)$(PYTHON) tests/k8s/kube-up $(foreach i,$(wildcard build/image/tributary*.tar),--image $(i)) \
+		env OVERLAY=$(CURDIR)/k8s/overlays/single-node $(PYTHON) tests/k8s/cluster
+.PHONY: image image-test k8s-redis k8s-apiserver k8s-cluster
 # The paper's ablation (LIFL). Table and picture of a run: tests/bench/lifl_plot.py
 bench-lifl: all $(LIFL_PROGRAMS)
 	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/lifl.py $(B) QUICK=$(QUICK) FULL=$(FULL) ONLY=$(ONLY)

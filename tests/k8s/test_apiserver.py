@@ -343,7 +343,8 @@ def read(plane, name):
 
 
 def status(plane, name):
-    return (read(plane, name) or {}).get("status", {})
+    done = plane.run("-n", SPACE, "get", "aggregationjob", name, "-o", "jsonpath={.status}")  # not what it is of
+    return json.loads(done.stdout or "{}") if done.returncode == 0 else {}
 
 
 def apply(plane, name, spec):
@@ -429,6 +430,17 @@ def test_the_server_restarts(world):
         delete(plane, name)
 
 
+def stop_and_forget(plane, revision):
+    """The server restarts and knows nothing of what was before: watches of then get 410."""
+    plane.processes.stop("apiserver")
+    etcdctl = os.path.join(plane.bin, "etcdctl")
+    assert os.access(etcdctl, os.X_OK), "KUBE_BIN wants etcdctl, too"
+    subprocess.run([etcdctl, f"--endpoints=http://127.0.0.1:{plane.etcd_port}", "compact", revision], check=True,
+                   capture_output=True, env={**os.environ, "ETCDCTL_API": "3"}, timeout=30)
+    plane.start_apiserver()
+    plane.wait()
+
+
 def test_a_version_that_is_gone(world):
     """The watch is away while much happens and the server forgets: 410, and a listing finds it all."""
     plane, node, link = world
@@ -441,13 +453,7 @@ def test_a_version_that_is_gone(world):
     for i in range(30):
         apply(plane, "busy", {"sync": {"goal": 2 + i}})
     revision = read(plane, "busy")["metadata"]["resourceVersion"]
-    plane.processes.stop("apiserver")
-    etcdctl = os.path.join(plane.bin, "etcdctl")
-    assert os.access(etcdctl, os.X_OK), "KUBE_BIN wants etcdctl, too"
-    subprocess.run([etcdctl, f"--endpoints=http://127.0.0.1:{plane.etcd_port}", "compact", revision], check=True,
-                   capture_output=True, env={**os.environ, "ETCDCTL_API": "3"}, timeout=30)
-    plane.start_apiserver()
-    plane.wait()
+    stop_and_forget(plane, revision)
     link.plug()
     created(plane, "busy")
     until("old forgotten", lambda: node.metric("orchestrator", "tributary_kube_objects") == 1, LIMIT)
@@ -497,6 +503,34 @@ def test_others_write_at_the_same_time(world):
             t.join()
     print(f"{edits[0]} edits of others")
     assert edits[0] > 10 and not errors, errors[:2]
+
+
+def test_objects_that_nobody_can_read(world):
+    """All the API server takes: too large a one, one of many levels, NUL, numbers beyond 64 bits."""
+    plane, node, link = world
+    odd = {"large": '"' + "y" * 1_300_000 + '"', "deep": "[" * 3000 + "]" * 3000, "nul": '"a\\u0000b"',
+           "number": "18446744073709551616"}
+    for name, value in odd.items():
+        done = plane.run("create", "-f", "-", stdin=json.dumps(
+            {**KIND, "metadata": {"name": name, "namespace": SPACE}, "spec": {"client_config": {"x": "@"}}})
+            .replace('"@"', value))
+        assert done.returncode == 0, (name, done.stderr)
+    for turn in range(2):
+        apply(plane, f"small-{turn}", {"sync": {"goal": 2}})
+        created(plane, f"small-{turn}")
+        for name in odd:
+            until(f"{name} is told", lambda n=name: status(plane, n).get("phase") == "Refused", LIMIT, 0.2)
+            assert accepted(plane, name)["message"].startswith("/spec"), accepted(plane, name)
+        if turn == 0:  # and once more, as a listing shows them
+            lists = node.metric("orchestrator", "tributary_kube_lists_total")
+            link.pull()
+            apply(plane, "small-0", {"sync": {"goal": 3}})
+            stop_and_forget(plane, read(plane, "small-0")["metadata"]["resourceVersion"])
+            link.plug()
+            until("listed", lambda: node.metric("orchestrator", "tributary_kube_lists_total") > lists, LIMIT)
+    for name in (*odd, "small-0", "small-1"):
+        delete(plane, name)
+    until("all forgotten", lambda: node.metric("orchestrator", "tributary_kube_objects") == 0, LIMIT)
 
 
 def test_a_token_that_is_not_good_any_more(world):

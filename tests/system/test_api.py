@@ -663,6 +663,7 @@ def test_standby_takes_over(cluster, api):
     body = other("POST", "/v1/jobs", manifest())
     body.problem(503, "not-leader")
     assert int(body.headers["Retry-After"]) >= 1
+    assert body.headers["Connection"] == "close"  # behind a Service the next connection may find the leader
     assert other.metric("tributary_leader") == 0 and api.metric("tributary_leader") == 1
     cluster.kill("o1")
     cluster.client(job, "c1")
