@@ -9,9 +9,9 @@
 /* The op's inputs sorted by what they need: updates first, then children, each in op order (f32
  * depends on the order, so a successor must find the same one). */
 struct plan {
-	const float *updates[TRIB_FOLD_MAX];
-	double scales[TRIB_FOLD_MAX];
-	float weights[TRIB_FOLD_MAX];
+	const float *updates[TRIB_OP_MAX];
+	double scales[TRIB_OP_MAX];
+	float weights[TRIB_OP_MAX];
 	uint32_t update_count;
 	const void *partials[TRIB_FOLD_MAX];
 	uint32_t partial_count;
@@ -19,18 +19,19 @@ struct plan {
 };
 
 static void plan_make(const struct agg_folder *folder, const struct agg_input *inputs,
-		      uint32_t count, struct plan *plan)
+		      uint32_t count, bool first, struct plan *plan)
 {
 	double one = 1.0 / (double)(1u << TRIB_WEIGHT_BITS);
 
-	memset(plan, 0, sizeof(*plan));
-	plan->first = trib_partial_header(folder->partial)->op_first != 0;
+	plan->update_count = 0;
+	plan->partial_count = 0;
+	plan->first = first;
 	for (uint32_t i = 0; i < count; i++) {
-		double weight = (double)inputs[i].weight * one;
+		double weight = (double)inputs[i].weight * (inputs[i].minus ? -one : one);
 		uint32_t at = plan->update_count;
 
 		if (inputs[i].partial) {
-			if (inputs[i].data) {
+			if (inputs[i].data && plan->partial_count < TRIB_FOLD_MAX) {
 				plan->partials[plan->partial_count++] = inputs[i].data;
 			}
 			continue;
@@ -42,6 +43,14 @@ static void plan_make(const struct agg_folder *folder, const struct agg_input *i
 	}
 }
 
+/* The k-th pass of up to TRIB_FOLD_MAX updates; a chunk stays in the cache between passes. */
+static uint32_t pass_size(const struct plan *plan, uint32_t done)
+{
+	uint32_t left = plan->update_count - done;
+
+	return left < TRIB_FOLD_MAX ? left : TRIB_FOLD_MAX;
+}
+
 static void fold_exact(const struct agg_folder *folder, const struct plan *plan, uint64_t from,
 		       size_t count)
 {
@@ -49,18 +58,20 @@ static void fold_exact(const struct agg_folder *folder, const struct plan *plan,
 	const float *updates[TRIB_FOLD_MAX];
 	const int64_t *partials[TRIB_FOLD_MAX];
 	bool first = plan->first;
+	uint32_t k;
 
-	for (uint32_t i = 0; i < TRIB_FOLD_MAX; i++) {
-		updates[i] = i < plan->update_count ? plan->updates[i] + from : NULL;
-		partials[i] =
-			i < plan->partial_count ? (const int64_t *)plan->partials[i] + from : NULL;
-	}
-	if (plan->update_count) {
-		folder->kernels->exact[plan->update_count - 1][first](sums, updates, plan->scales,
-								      count);
+	for (uint32_t done = 0; done < plan->update_count; done += k) {
+		k = pass_size(plan, done);
+		for (uint32_t i = 0; i < k; i++) {
+			updates[i] = plan->updates[done + i] + from;
+		}
+		folder->kernels->exact[k - 1][first](sums, updates, plan->scales + done, count);
 		first = false;
 	}
 	if (plan->partial_count) {
+		for (uint32_t i = 0; i < plan->partial_count; i++) {
+			partials[i] = (const int64_t *)plan->partials[i] + from;
+		}
 		folder->kernels->merge_exact[plan->partial_count - 1][first](sums, partials, count);
 		first = false;
 	}
@@ -76,18 +87,20 @@ static void fold_f32(const struct agg_folder *folder, const struct plan *plan, u
 	const float *updates[TRIB_FOLD_MAX];
 	const float *partials[TRIB_FOLD_MAX];
 	bool first = plan->first;
+	uint32_t k;
 
-	for (uint32_t i = 0; i < TRIB_FOLD_MAX; i++) {
-		updates[i] = i < plan->update_count ? plan->updates[i] + from : NULL;
-		partials[i] =
-			i < plan->partial_count ? (const float *)plan->partials[i] + from : NULL;
-	}
-	if (plan->update_count) {
-		folder->kernels->f32[plan->update_count - 1][first](sums, updates, plan->weights,
-								    count);
+	for (uint32_t done = 0; done < plan->update_count; done += k) {
+		k = pass_size(plan, done);
+		for (uint32_t i = 0; i < k; i++) {
+			updates[i] = plan->updates[done + i] + from;
+		}
+		folder->kernels->f32[k - 1][first](sums, updates, plan->weights + done, count);
 		first = false;
 	}
 	if (plan->partial_count) {
+		for (uint32_t i = 0; i < plan->partial_count; i++) {
+			partials[i] = (const float *)plan->partials[i] + from;
+		}
 		folder->kernels->merge_f32[plan->partial_count - 1][first](sums, partials, count);
 		first = false;
 	}
@@ -106,13 +119,6 @@ static void fold_range(const struct agg_folder *folder, const struct plan *plan,
 	}
 }
 
-static void step(const struct agg_folder *folder, const char *name, uint32_t chunk)
-{
-	if (folder->on_step) {
-		folder->on_step(folder->arg, name, chunk);
-	}
-}
-
 static void pause_us(uint32_t us)
 {
 	struct timespec t = { .tv_sec = us / 1000000u, .tv_nsec = (long)(us % 1000000u) * 1000 };
@@ -122,14 +128,33 @@ static void pause_us(uint32_t us)
 	}
 }
 
+void agg_fold_plain(const struct agg_folder *folder, const struct agg_input *inputs, uint32_t count,
+		    bool first, uint64_t from, size_t size)
+{
+	struct plan plan;
+
+	TRIB_ASSERT(count > 0 && count <= TRIB_OP_MAX);
+	plan_make(folder, inputs, count, first, &plan);
+	fold_range(folder, &plan, from, size);
+	pause_us(folder->delay_us);
+}
+
+static void step(const struct agg_folder *folder, const char *name, uint32_t chunk)
+{
+	if (folder->on_step) {
+		folder->on_step(folder->arg, name, chunk);
+	}
+}
+
 void agg_fold_run(const struct agg_folder *folder, const struct agg_input *inputs, uint32_t count,
 		  uint32_t chunk)
 {
 	uint32_t chunks = trib_partial_chunks(folder->partial);
 	struct plan plan;
 
-	TRIB_ASSERT(count > 0 && count <= TRIB_FOLD_MAX);
-	plan_make(folder, inputs, count, &plan);
+	TRIB_ASSERT(count > 0 && count <= TRIB_OP_MAX);
+	plan_make(folder, inputs, count, trib_partial_header(folder->partial)->op_first != 0,
+		  &plan);
 	step(folder, "begun", chunk);
 	for (; chunk < chunks; chunk++) {
 		uint64_t from = (uint64_t)chunk * TRIB_PARTIAL_CHUNK;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * One journaled op on a partial: up to TRIB_FOLD_MAX inputs, chunk by chunk through a fused
- * kernel. No I/O, no descriptors: memory in, accumulator out. Blocking for as long as the sums
- * take; owner's thread only.
+ * One journaled op on a partial: up to TRIB_OP_MAX inputs, chunk by chunk through fused kernels. No
+ * I/O, no descriptors: memory in, accumulator out. Blocking for as long as the sums take; owner's
+ * thread only.
  */
 #ifndef TRIB_AGGREGATOR_FOLD_H
 #define TRIB_AGGREGATOR_FOLD_H
@@ -16,6 +16,7 @@ struct agg_input {
 	 * that holds nothing. Borrowed, read in place. */
 	const void *data;
 	bool partial;
+	bool minus;      /* UPDATE, exact: taken out again instead of folded in */
 	uint64_t weight; /* fixed point; UPDATE only (a partial's sums are weighted already) */
 };
 
@@ -32,5 +33,9 @@ struct agg_folder {
 /* Carries the partial's active op on from `chunk` to its end. inputs[i] is what op item i names. */
 void agg_fold_run(const struct agg_folder *folder, const struct agg_input *inputs, uint32_t count,
 		  uint32_t chunk);
+/* Updates into elements [from, from + size) of the sums, at once and without a journal: for sums
+ * that nothing depends on yet (follow.h). first: overwrites. */
+void agg_fold_plain(const struct agg_folder *folder, const struct agg_input *inputs, uint32_t count,
+		    bool first, uint64_t from, size_t size);
 
 #endif

@@ -5,7 +5,9 @@
 #include <poll.h>
 #include <string.h>
 
+#include "aggregator/ahead.h"
 #include "aggregator/fold.h"
+#include "aggregator/follow.h"
 #include "aggregator/job.h"
 #include "aggregator/norm.h"
 #include "aggregator/rules/rules.h"
@@ -21,7 +23,7 @@
 #define UPDATE_DENSE  0
 #define UPDATE_F32    0
 #define EXIT_GOING_ON (-1)
-#define MORE_WAIT_MS  2 /* for updates that were announced, so that they share a pass */
+#define MORE_WAIT_NS  2000000 /* for updates that were announced, so that they share a pass */
 
 struct batch {
 	uint32_t count;
@@ -39,6 +41,9 @@ struct function {
 	const struct agg_rule *rule;
 	struct trib_descriptor_reader reader;
 	struct batch batch;
+	struct agg_follow follow; /* never together with a batch */
+	enum agg_follow_state follow_state;
+	struct agg_ahead ahead;
 	uint64_t cpu_ns; /* of this process, when last told */
 	bool more;       /* the last update said that others follow */
 };
@@ -106,6 +111,24 @@ static struct agg_folder folder_of(struct function *f)
 	};
 }
 
+/* How the whole model is made, but for the totals; no `out`: what it takes is not here. */
+static struct agg_finish finish_of(const struct function *f)
+{
+	const struct agg_job *job = &f->job;
+	bool able = job->out && (job->input_weights || job->base);
+
+	return (struct agg_finish){
+		.kernels = f->kernels,
+		.sums = &job->own,
+		.scale_bits = job->scale_bits,
+		.divisor = job->divisor,
+		.lr = job->lr,
+		.base = job->input_weights || !job->base ? NULL : job->base + job->own.first,
+		.out = able ? job->out + job->own.first : NULL,
+		.count = job->own.elements,
+	};
+}
+
 static uint32_t own_round(const struct function *f)
 {
 	return trib_partial_header(&f->job.own)->round;
@@ -170,8 +193,8 @@ static void acknowledge_item(struct function *f, const struct trib_partial_item 
 static int resume(struct function *f)
 {
 	const struct trib_partial_header *h;
-	struct trib_partial_item items[TRIB_FOLD_MAX];
-	struct agg_input inputs[TRIB_FOLD_MAX];
+	struct trib_partial_item items[TRIB_OP_MAX];
+	struct agg_input inputs[TRIB_OP_MAX];
 	struct agg_folder folder = folder_of(f);
 	uint32_t count;
 
@@ -183,7 +206,7 @@ static int resume(struct function *f)
 	}
 	h = trib_partial_header(&f->job.own);
 	count = h->op_count;
-	if (count == 0 || count > TRIB_FOLD_MAX) {
+	if (count == 0 || count > TRIB_OP_MAX) {
 		return -EAGAIN; /* garbage: only a RESET helps */
 	}
 	memcpy(items, h->op, sizeof(items));
@@ -204,10 +227,9 @@ static int resume(struct function *f)
 	return 0;
 }
 
-static void account(struct function *f, uint64_t began_ns, uint32_t count, bool merged)
+static void account(struct function *f, uint64_t took, uint32_t count, bool merged)
 {
 	struct trib_partial_stats *stats = &trib_partial_header(&f->job.own)->stats;
-	uint64_t took = trib_clock_ns() - began_ns;
 	struct timespec cpu;
 
 	if (merged) {
@@ -249,7 +271,7 @@ static void batch_fold(struct function *f)
 	for (uint32_t i = 0; i < count; i++) {
 		merged |= batch->inputs[i].partial;
 	}
-	account(f, began, count, merged);
+	account(f, trib_clock_ns() - began, count, merged);
 	for (uint32_t i = 0; i < count; i++) {
 		acknowledge(f, &batch->asked[i]);
 	}
@@ -288,6 +310,121 @@ static void batch_add(struct function *f, const struct trib_descriptor *d,
 	}
 }
 
+/* ---- following (follow.h) ---- */
+
+/* The group was of no use: what of it is committed is folded from the slots, as if it had never
+ * been followed. */
+static void follow_drop(struct function *f)
+{
+	uint32_t count = f->follow.count;
+
+	f->follow.count = 0;
+	if (count == 0) {
+		return;
+	}
+	trib_partial_header(&f->job.own)->stats.follow_dropped++;
+	for (uint32_t i = 0; i < count; i++) {
+		const struct agg_follow_member *m = &f->follow.members[i];
+		struct trib_partial_item item = { .slot = m->slot,
+						  .gen = m->gen,
+						  .updates = m->asked.updates,
+						  .weight = m->asked.weight };
+
+		if (m->committed) {
+			batch_add(f, &m->asked, &item);
+		}
+	}
+	batch_fold(f);
+}
+
+/* Every slot has been in its member's generation all along: it still is, and committed. */
+static bool follow_proved(const struct function *f)
+{
+	for (uint32_t i = 0; i < f->follow.count; i++) {
+		const struct agg_follow_member *m = &f->follow.members[i];
+
+		if (!agg_job_update(&f->job, m->slot, m->gen)) {
+			return false;
+		}
+	}
+	return true;
+}
+
+static void follow_keep(struct function *f)
+{
+	struct agg_folder folder = folder_of(f);
+	uint32_t count = f->follow.count;
+
+	if (!follow_proved(f) || agg_follow_keep(&f->follow, &folder)) {
+		follow_drop(f);
+		return;
+	}
+	agg_ahead_kept(&f->ahead, &f->follow, &f->job.own);
+	f->follow.count = 0;
+	trib_partial_header(&f->job.own)->stats.follow_kept += count;
+	account(f, f->follow.fold_ns, count, false);
+	log_debug("function",
+		  "followed count=%u runs=%u passes=%u folded=%u fold_us=%llu waited_us=%llu",
+		  count, f->follow.runs, f->follow.passes, f->follow.folded,
+		  (unsigned long long)f->follow.fold_ns / 1000,
+		  (unsigned long long)(trib_clock_ns() - f->follow.waits_ns) / 1000);
+	for (uint32_t i = 0; i < count; i++) {
+		acknowledge(f, &f->follow.members[i].asked);
+	}
+}
+
+static void follow_turn(struct function *f)
+{
+	struct agg_folder folder = folder_of(f);
+	struct agg_finish how = finish_of(f);
+
+	f->follow_state = agg_follow_step(&f->follow, &f->job, &folder, trib_clock_ns());
+	if (f->follow_state != AGG_FOLLOW_LOST) {
+		agg_ahead_step(&f->ahead, &f->follow, f->rule, &how);
+	}
+	if (f->follow_state == AGG_FOLLOW_WHOLE) {
+		follow_keep(f);
+	} else if (f->follow_state == AGG_FOLLOW_LOST) {
+		follow_drop(f);
+	}
+}
+
+/* An update that came while a group is followed belongs to it, whether it was followed or not.
+ * False: to be folded as ever. */
+static bool follow_took(struct function *f, const struct trib_descriptor *d)
+{
+	uint64_t now = trib_clock_ns();
+
+	if (f->follow.count == 0) {
+		return false;
+	}
+	if (agg_follow_knows(&f->follow, d->slot, d->gen)
+		    ? agg_follow_commit(&f->follow, d, now)
+		    : agg_follow_add(&f->follow, &f->job, d, now)) {
+		return true;
+	}
+	follow_drop(f);
+	return false;
+}
+
+/* Only a hint: what cannot be followed is folded when it is committed. */
+static void on_follow(struct function *f, const struct trib_descriptor *d)
+{
+	if (d->tag) {
+		f->follow.last_call = f->follow.count > 0;
+		return;
+	}
+	if (d->dtype != UPDATE_F32 || d->encoding != UPDATE_DENSE || d->weight == 0 ||
+	    d->bytes != f->job.elements * sizeof(float) || (d->slot & TRIB_ITEM_PARTIAL) ||
+	    d->round != own_round(f) || f->batch.count ||
+	    trib_partial_state(&f->job.own) != TRIB_PARTIAL_EMPTY) {
+		return;
+	}
+	if (agg_follow_add(&f->follow, &f->job, d, trib_clock_ns())) {
+		trib_partial_header(&f->job.own)->stats.followed++;
+	}
+}
+
 /* ---- descriptors ---- */
 
 static void on_update(struct function *f, const struct trib_descriptor *d)
@@ -305,7 +442,7 @@ static void on_update(struct function *f, const struct trib_descriptor *d)
 		refuse(f, d, TRIB_NACK_INVALID);
 	} else if (d->round != own_round(f)) {
 		refuse(f, d, TRIB_NACK_ROUND);
-	} else {
+	} else if (!follow_took(f, d)) {
 		batch_add(f, d, &item);
 		f->more = f->batch.count && d->tag;
 	}
@@ -380,33 +517,28 @@ static void on_flush(struct function *f, const struct trib_descriptor *d)
 
 static void on_model(struct function *f, const struct trib_descriptor *d)
 {
-	struct agg_finish finish = {
-		.kernels = f->kernels,
-		.sums = &f->job.own,
-		.scale_bits = f->job.scale_bits,
-		.divisor = f->job.divisor,
-		.lr = f->job.lr,
-		.base = f->job.input_weights || !f->job.base ? NULL
-							     : f->job.base + f->job.own.first,
-		.out = f->job.out ? f->job.out + f->job.own.first : NULL,
-	};
+	struct agg_finish finish = finish_of(f);
 	struct trib_descriptor echo = *d;
+	uint64_t began = trib_clock_ns();
 
 	if (d->round != own_round(f)) {
 		refuse(f, d, TRIB_NACK_ROUND);
 		return;
 	}
-	if (!f->job.out ||
-	    (!f->job.input_weights && (!f->job.base || d->base != f->job.base_version))) {
+	if (!finish.out || (!f->job.input_weights && d->base != f->job.base_version)) {
 		refuse(f, d, TRIB_NACK_UNKNOWN);
 		return;
 	}
 	trib_partial_seal(&f->job.own); /* what comes after the model must not look counted */
 	finish.totals = trib_partial_totals(&f->job.own);
+	finish.from = agg_ahead_done(&f->ahead, &finish);
+	finish.count -= finish.from;
 	if (f->rule->finish(&finish)) {
 		refuse(f, d, TRIB_NACK_INVALID);
 		return;
 	}
+	log_debug("function", "finished ahead=%llu took_us=%llu", (unsigned long long)finish.from,
+		  (unsigned long long)(trib_clock_ns() - began) / 1000);
 	echo.weight = finish.totals.weight;
 	echo.updates = (uint32_t)finish.totals.updates;
 	if (d->tag) {
@@ -427,11 +559,21 @@ static void on_descriptor(struct function *f, const struct trib_descriptor *d)
 		refuse(f, d, TRIB_NACK_INVALID);
 		return;
 	}
-	if (d->kind != TRIB_DESC_UPDATE && d->kind != TRIB_DESC_PARTIAL) {
+	if (d->kind != TRIB_DESC_UPDATE && d->kind != TRIB_DESC_FOLLOW) {
+		follow_drop(f);
+	}
+	if (d->kind != TRIB_DESC_UPDATE && d->kind != TRIB_DESC_PARTIAL &&
+	    d->kind != TRIB_DESC_FOLLOW) {
 		batch_fold(f);
 	}
 	if (d->kind == TRIB_DESC_STOP) {
 		f->status = 0;
+		return;
+	}
+	if (d->kind == TRIB_DESC_FOLLOW) {
+		if (agg_job_ready(&f->job) && resume(f) == 0) {
+			on_follow(f, d);
+		}
 		return;
 	}
 	if (!agg_job_ready(&f->job)) {
@@ -464,6 +606,7 @@ static void on_descriptor(struct function *f, const struct trib_descriptor *d)
 	case TRIB_DESC_NACK:
 	case TRIB_DESC_STOP:
 	case TRIB_DESC_RESET:
+	case TRIB_DESC_FOLLOW:
 		refuse(f, d, TRIB_NACK_INVALID);
 		break;
 	}
@@ -504,6 +647,11 @@ static bool control_take(struct function *f)
 		f->data_fd = fds[0];
 		return true;
 	}
+	if (message.kind == TRIB_FN_JOB || message.kind == TRIB_FN_OWN) {
+		follow_drop(f); /* what it points at may go */
+		batch_fold(f);
+	}
+	f->ahead = (struct agg_ahead){ 0 };
 	got = agg_job_message(&f->job, &message, fds, count);
 	if (got) {
 		log_warn("function", "message refused kind=%u rc=%d", message.kind, got);
@@ -538,6 +686,20 @@ static void data_drain(struct function *f)
 	}
 }
 
+/* How long to sleep when nothing comes; NULL: for ever. */
+static const struct timespec *patience(const struct function *f, struct timespec *t)
+{
+	*t = (struct timespec){ 0 };
+	if (f->follow.count && f->follow_state == AGG_FOLLOW_WAIT) {
+		t->tv_nsec = (long)agg_follow_pause_ns(&f->follow, trib_clock_ns());
+	} else if (f->more) {
+		t->tv_nsec = MORE_WAIT_NS;
+	} else if (!f->follow.count) {
+		return NULL;
+	}
+	return t;
+}
+
 int agg_function_run(int data_fd, int control_fd, uint64_t owner_start)
 {
 	static struct function f; /* one per process */
@@ -554,8 +716,8 @@ int agg_function_run(int data_fd, int control_fd, uint64_t owner_start)
 			{ .fd = f.control_fd, .events = POLLIN },
 			{ .fd = f.data_fd, .events = POLLIN },
 		};
-
-		int ready = poll(wait, 2, f.more ? MORE_WAIT_MS : -1);
+		struct timespec t;
+		int ready = ppoll(wait, 2, patience(&f, &t), NULL);
 
 		if (ready < 0 && errno != EINTR) {
 			f.status = 1;
@@ -569,6 +731,9 @@ int agg_function_run(int data_fd, int control_fd, uint64_t owner_start)
 		}
 		if (wait[1].revents) {
 			data_drain(&f);
+		}
+		if (f.follow.count) {
+			follow_turn(&f);
 		}
 	}
 	agg_job_fini(&f.job);

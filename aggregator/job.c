@@ -307,6 +307,31 @@ const float *agg_job_update(const struct agg_job *job, uint32_t slot, uint32_t g
 	return (const float *)(const void *)trib_segment_slot(&job->segment, slot) + job->own.first;
 }
 
+const float *agg_job_arriving(const struct agg_job *job, uint32_t slot, uint32_t gen,
+			      uint32_t *ret_filled)
+{
+	const struct trib_slot_record *record;
+	struct trib_slot_view view;
+	uint64_t elements;
+
+	if (!job->has_segment || slot >= job->segment.header.slot_count) {
+		return NULL;
+	}
+	record = trib_segment_record(&job->segment, slot);
+	elements = trib_slot_filled(record, gen, job->segment.header.payload_size) / sizeof(float);
+	view = trib_slot_load(record);
+	if (view.state == TRIB_SLOT_FREE || view.gen != gen) {
+		return NULL;
+	}
+	if (view.state != TRIB_SLOT_FILLING) {
+		elements = job->elements; /* complete before it was READY */
+	}
+	elements = elements > job->own.first ? elements - job->own.first : 0;
+	*ret_filled = elements >= job->own.elements ? trib_partial_chunks(&job->own)
+						    : (uint32_t)(elements / TRIB_PARTIAL_CHUNK);
+	return (const float *)(const void *)trib_segment_slot(&job->segment, slot) + job->own.first;
+}
+
 bool agg_job_ready(const struct agg_job *job)
 {
 	return job->known && job->has_own && job->own.first <= job->elements &&

@@ -51,6 +51,10 @@ TRIB_MUST_CHECK int agg_job_message(struct agg_job *job, const struct trib_fn_me
 const struct trib_partial *agg_job_child(const struct agg_job *job, uint32_t index);
 /* The payload of a committed slot of this generation from our range's first element on, or NULL. */
 const float *agg_job_update(const struct agg_job *job, uint32_t slot, uint32_t gen);
+/* The same of a slot that is still being filled: what lies below *ret_filled (whole chunks of our
+ * range) is as it will be if the generation is committed. NULL: no such generation (any more). */
+const float *agg_job_arriving(const struct agg_job *job, uint32_t slot, uint32_t gen,
+			      uint32_t *ret_filled);
 /* Own partial has come and sums this job's vector or a part of it. */
 bool agg_job_ready(const struct agg_job *job);
 

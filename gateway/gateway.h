@@ -32,6 +32,7 @@ struct gw_options {
 	struct trib_tls_files tls;
 	uint64_t workers;
 	uint64_t body_rate_min;
+	uint64_t follow_bytes;
 	uint64_t body_grace_ms;
 	uint64_t head_timeout_ms;
 	uint64_t idle_timeout_ms;

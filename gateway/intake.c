@@ -36,10 +36,22 @@ uint64_t gw_intake_payload(const struct gw_intake *intake)
 void gw_intake_target(struct gw_intake *intake, uint8_t *target, const struct trib_piece *pieces,
 		      uint32_t piece_count)
 {
+	uint64_t end = 0;
+
 	intake->target = target;
 	intake->pieces = pieces;
 	intake->piece_count = piece_count;
+	intake->in_order = true;
+	for (uint32_t i = 0; i < piece_count; i++) {
+		intake->in_order &= pieces[i].offset == end;
+		end = pieces[i].offset + pieces[i].size;
+	}
 	intake->phase = intake->received == intake->total ? GW_INTAKE_FULL : GW_INTAKE_PAYLOAD;
+}
+
+uint64_t gw_intake_landed_payload(const struct gw_intake *intake)
+{
+	return intake->received - sizeof(intake->length) - intake->header_size;
 }
 
 static int payload_next(struct gw_intake *intake, struct iovec *vectors, int max)

@@ -36,6 +36,7 @@ struct gw_intake {
 	uint32_t piece_count;
 	uint32_t piece;
 	uint64_t piece_done;
+	bool in_order; /* pieces lie one after the other: what has landed is one run from 0 */
 	struct trib_hasher *hasher; /* borrowed, may be NULL: digest of the payload */
 	uint8_t *scratch;           /* borrowed, DRAIN */
 	size_t scratch_size;
@@ -50,6 +51,8 @@ void gw_intake_drain(struct gw_intake *intake, uint8_t *scratch, size_t size);
 uint64_t gw_intake_payload(const struct gw_intake *intake);
 void gw_intake_target(struct gw_intake *intake, uint8_t *target, const struct trib_piece *pieces,
 		      uint32_t piece_count);
+/* Payload bytes that have landed. */
+uint64_t gw_intake_landed_payload(const struct gw_intake *intake);
 /* Where the next bytes go (>= 1). -EPROTO before the target is set. */
 TRIB_MUST_CHECK int gw_intake_next(struct gw_intake *intake, struct iovec *vectors, int max);
 /* 0; -EBADMSG: the header length is not possible (*ret_detail says why); -EMSGSIZE: more bytes than

@@ -218,6 +218,7 @@ static int read_spec(struct gw_job *job, const char *text, size_t size)
 	job->range = trib_json_number(spec, "aggregation.range", 1048576);
 	job->input_weights =
 		strcmp(trib_json_text(spec, "aggregation.input", "delta"), "weights") == 0;
+	job->async = strcmp(trib_json_text(spec, "mode", "sync"), "async") == 0;
 	job->uniform =
 		strcmp(trib_json_text(spec, "aggregation.weight_by", "examples"), "uniform") == 0;
 	job->client_tokens = strcmp(trib_json_text(spec, "auth.clients", "open"), "open") != 0;

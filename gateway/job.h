@@ -51,6 +51,7 @@ struct gw_job {
 	double range;
 	uint64_t silence_ms; /* a selected client's, when the job was read (client_timeout_s) */
 	bool input_weights;  /* else delta */
+	bool async;          /* what an update weighs is decided at its commit */
 	bool uniform;        /* aggregation.weight_by: every update weighs 1 */
 	bool client_tokens;  /* auth.clients: token */
 	char tenant[TRIB_TENANT_SIZE];

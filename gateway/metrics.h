@@ -73,6 +73,8 @@
 	X(JOB_LOADS, "job_loads_total", NULL, TRIB_COUNTER, "Job records read from Redis")         \
 	X(HEADER_HITS, "header_cache_hits_total", NULL, TRIB_COUNTER, "Update headers known")      \
 	X(HEADER_MISSES, "header_cache_misses_total", NULL, TRIB_COUNTER, "Update headers parsed") \
+	X(FOLLOW_HINTS, "follow_hints_total", NULL, TRIB_COUNTER,                                  \
+	  "Updates told to the agent while they arrived")                                          \
 	X(DESC_SENT, "desc_sent_total", NULL, TRIB_COUNTER, "Descriptors pushed to the agent")     \
 	X(RING_FULL, "desc_dropped_total", "reason=\"ring-full\"", TRIB_COUNTER,                   \
 	  "Descriptors not pushed; the agent finds the slots by scanning")                         \

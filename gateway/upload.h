@@ -45,6 +45,9 @@ struct gw_upload {
 	struct gw_intake intake;
 	struct gw_header *header; /* pinned */
 	uint64_t until_ms;        /* ATTACHING */
+	bool follows;             /* follow.h: the record says how far it is */
+	bool hinted;
+	uint64_t began_ns;        /* its payload */
 	struct trib_timer *retry; /* COMMITTING: Redis answered an error */
 	uint32_t tries;
 	uint64_t renew_ms;       /* RECEIVING: when the record is to hear that it moves */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "gateway/follow.h"
 #include "gateway/metrics.h"
 #include "gateway/resume.h"
 #include "shm/descriptor_check.h"
@@ -37,16 +38,18 @@ static int header_complete(struct gw_upload *u)
 	}
 	gw_intake_target(&u->intake, trib_segment_slot(&u->slots->segment, u->slot),
 			 u->header->pieces, u->header->piece_count);
+	gw_follow_begin(u);
 	return 0;
 }
 
 static int on_landed(struct trib_exchange *x, size_t size)
 {
 	struct gw_upload *u = trib_exchange_data(x);
+	bool payload = u->intake.phase == GW_INTAKE_PAYLOAD;
 	const char *detail = NULL;
 	int rc;
 
-	if (u->intake.phase == GW_INTAKE_PAYLOAD) {
+	if (payload) {
 		gw_count(GW_M_UPLOAD_BYTES, (int64_t)size);
 	}
 	rc = gw_intake_landed(&u->intake, size, &detail);
@@ -59,6 +62,9 @@ static int on_landed(struct trib_exchange *x, size_t size)
 		return rc;
 	}
 	gw_upload_moves(u);
+	if (payload) {
+		gw_follow_landed(u);
+	}
 	return u->intake.phase == GW_INTAKE_PARSED ? header_complete(u) : 0;
 }
 

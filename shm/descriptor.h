@@ -23,6 +23,8 @@ enum trib_descriptor_kind {
 	TRIB_DESC_NACK = 6,    /* function -> agent hub: refused; flags = kind, tag = reason */
 	TRIB_DESC_STOP = 7,    /* agent -> function: exit 0 */
 	TRIB_DESC_RESET = 8,   /* agent -> function: empty your partial for `round` */
+	TRIB_DESC_FOLLOW = 9,  /* gateway -> agent -> function: slot (slot, gen) is being filled; a
+				* hint, not answered. tag 1: what is not committed will not be */
 };
 
 enum trib_nack_reason {

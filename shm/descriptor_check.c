@@ -24,7 +24,7 @@ void trib_descriptor_seal(struct trib_descriptor *descriptor)
 bool trib_descriptor_valid(const struct trib_descriptor *descriptor)
 {
 	return descriptor->magic == TRIB_DESCRIPTOR_MAGIC && descriptor->kind >= TRIB_DESC_UPDATE &&
-	       descriptor->kind <= TRIB_DESC_RESET &&
+	       descriptor->kind <= TRIB_DESC_FOLLOW &&
 	       descriptor->check == trib_crc32c(0, descriptor, CHECKED_SIZE);
 }
 

@@ -379,7 +379,7 @@ int trib_partial_begin(struct trib_partial *partial, const struct trib_partial_i
 	struct trib_partial_header *h = trib_partial_header(partial);
 	uint32_t state = get(h->state);
 
-	if (count == 0 || count > TRIB_FOLD_MAX) {
+	if (count == 0 || count > (state == TRIB_PARTIAL_EMPTY ? TRIB_OP_MAX : TRIB_FOLD_MAX)) {
 		return -EINVAL;
 	}
 	if (trib_partial_op_active(partial)) {
@@ -431,12 +431,21 @@ void trib_partial_after_chunk(struct trib_partial *partial, uint32_t chunk)
 	put(trib_partial_header(partial)->cursor, chunk + 1);
 }
 
+void trib_partial_whole(struct trib_partial *partial)
+{
+	struct trib_partial_header *h = trib_partial_header(partial);
+
+	TRIB_ASSERT(h->op_first);
+	put(h->cursor, trib_partial_chunks(partial));
+}
+
 /* The op's items into the list of recent ones. item_total moves last: where it has moved, a dead
  * owner had written all of them. */
 static void enter_recent(struct trib_partial_header *h, uint64_t seq, uint32_t count)
 {
 	uint64_t at = h->item_total;
 
+	/* Of an op larger than half the list, item_total was 0 before it. */
 	if (at >= count && h->recent[(at - count) % TRIB_RECENT_MAX].seq == seq) {
 		return;
 	}
@@ -472,7 +481,7 @@ void trib_partial_end(struct trib_partial *partial)
 {
 	struct trib_partial_header *h = trib_partial_header(partial);
 	uint64_t seq = h->active_seq;
-	uint32_t count = h->op_count < TRIB_FOLD_MAX ? h->op_count : TRIB_FOLD_MAX;
+	uint32_t count = h->op_count < TRIB_OP_MAX ? h->op_count : TRIB_OP_MAX;
 	struct trib_partial_totals totals = { 0 };
 
 	if (!trib_partial_op_active(partial)) {

@@ -6,11 +6,12 @@
  *   4096   undo: the accumulator chunk being changed, as it was
  *   4096 + undo   accumulator: `elements` of int64 (exact) or float (f32)
  *
- * A fold (an "op") of up to 8 inputs goes: op described (begin) -> per chunk: copy chunk to undo,
- * mark, change, advance cursor -> totals and recent list written -> done_seq = op.seq. A successor
- * finds: no op active; or an op with cursor c: chunks < c are done, chunk c is restored from undo
- * if it was marked, and the op goes on from c. So no fold is ever lost or doubled, and a slot can
- * be given back as soon as its op is done, with memory of one accumulator per function.
+ * A fold (an "op") of up to 8 inputs (the first: TRIB_OP_MAX) goes: op described (begin) -> per
+ * chunk: copy chunk to undo, mark, change, advance cursor -> totals and recent list written ->
+ * done_seq = op.seq. A successor finds: no op active; or an op with cursor c: chunks < c are done,
+ * chunk c is restored from undo if it was marked, and the op goes on from c. So no fold is ever
+ * lost or doubled, and a slot can be given back as soon as its op is done, with memory of one
+ * accumulator per function.
  *
  * The first op of an empty partial overwrites (reads nothing, needs no undo): no zeroing pass.
  *
@@ -23,11 +24,12 @@
 #include "common/base.h"
 
 #define TRIB_PARTIAL_MAGIC       0x54524150u
-#define TRIB_PARTIAL_VERSION     2
+#define TRIB_PARTIAL_VERSION     3
 #define TRIB_PARTIAL_HEADER_SIZE 4096u
 #define TRIB_PARTIAL_CHUNK       8192u /* elements per chunk: 64 KiB of int64, stays in L2 */
 #define TRIB_PARTIAL_UNDO_SIZE   (TRIB_PARTIAL_CHUNK * 8u)
-#define TRIB_FOLD_MAX            8u  /* inputs of one op */
+#define TRIB_FOLD_MAX            8u  /* inputs of one fused pass, and of an op on sums */
+#define TRIB_OP_MAX              60u /* inputs of an op that overwrites; < TRIB_RECENT_MAX */
 #define TRIB_RECENT_MAX          64u /* >= the largest credit */
 
 enum trib_accumulate {
@@ -67,6 +69,12 @@ struct trib_partial_stats {
 	uint64_t partials; /* children merged */
 	uint64_t merge_ns;
 	uint64_t cpu_ns; /* of its owners' processes */
+	/* updates folded while they arrived (docs/adr/0009-cut-through.md) */
+	uint64_t followed;       /* begun to be followed */
+	uint64_t follow_kept;    /* of those, counted as folded so */
+	uint64_t follow_evicted; /* taken out again, the others went on */
+	uint64_t follow_dropped; /* groups forgotten; theirs were folded from the slots */
+	uint64_t follow_bytes;   /* read by it, wasted ones as well */
 };
 
 struct trib_partial_header {
@@ -88,7 +96,7 @@ struct trib_partial_header {
 	uint32_t undo_chunk; /* atomic: chunk held by undo, UINT32_MAX = none */
 	uint32_t op_count;
 	uint32_t op_first; /* 1: the op overwrites */
-	struct trib_partial_item op[TRIB_FOLD_MAX];
+	struct trib_partial_item op[TRIB_OP_MAX];
 	struct trib_partial_totals totals[2]; /* valid one: [done_seq & 1] */
 	uint64_t item_total;                  /* items ever entered into recent */
 	struct {
@@ -169,13 +177,17 @@ void trib_partial_fill(struct trib_partial *partial, uint32_t round,
 void trib_partial_join(struct trib_partial *whole, const struct trib_partial *lane);
 /* Another number within the job. */
 void trib_partial_renumber(struct trib_partial *partial, uint32_t index);
-/* Describes an op of count items; -EBUSY if one is active, -EPERM when sealed. */
+/* Describes an op of count items (more than TRIB_FOLD_MAX: only the first of an empty partial,
+ * which overwrites); -EBUSY if one is active, -EPERM when sealed. */
 TRIB_MUST_CHECK int trib_partial_begin(struct trib_partial *partial,
 				       const struct trib_partial_item *items, uint32_t count);
 /* Chunk loop: before_chunk keeps the old content in undo (no-op for the first op), after_chunk
  * advances. Chunk c covers elements [c*CHUNK, min((c+1)*CHUNK, elements)). */
 void trib_partial_before_chunk(struct trib_partial *partial, uint32_t chunk);
 void trib_partial_after_chunk(struct trib_partial *partial, uint32_t chunk);
+/* Instead of the loop, for an op that overwrites: its owner put the whole result there before it
+ * began the op. */
+void trib_partial_whole(struct trib_partial *partial);
 /* All chunks done: totals, recent, done_seq. */
 void trib_partial_end(struct trib_partial *partial);
 /* After attach by a successor: restores a torn chunk; returns the chunk to go on from. The op's

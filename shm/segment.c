@@ -263,3 +263,21 @@ const char *trib_norm_text(double norm, char out[TRIB_NORM_SIZE])
 	}
 	return out;
 }
+
+void trib_slot_fill(struct trib_slot_record *record, uint32_t gen, uint64_t bytes, uint64_t payload)
+{
+	uint64_t units = bytes / TRIB_FILLED_UNIT + (bytes == payload);
+
+	__atomic_store_n(&record->filled, (uint64_t)gen << 32 | (uint32_t)units, __ATOMIC_RELEASE);
+}
+
+uint64_t trib_slot_filled(const struct trib_slot_record *record, uint32_t gen, uint64_t payload)
+{
+	uint64_t word = __atomic_load_n(&record->filled, __ATOMIC_ACQUIRE);
+	uint64_t bytes = (uint64_t)(uint32_t)word * TRIB_FILLED_UNIT;
+
+	if (word >> 32 != gen) {
+		return 0;
+	}
+	return bytes < payload ? bytes : payload;
+}

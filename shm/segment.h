@@ -62,7 +62,8 @@ struct trib_slot_record { /* 256 bytes; fields but word are written while FILLIN
 	uint32_t counted_round; /* the round it counts in (asynchronous: the buffer) */
 	uint64_t counted;       /* the weight it counts with (asynchronous: staleness discounted) */
 	double norm;            /* squared, of the payload; < 0: not taken */
-	uint8_t reserved[256 - 48 - 68 - 32 - 20];
+	uint64_t filled;        /* atomic: how much of the payload is here (below); in any state */
+	uint8_t reserved[256 - 48 - 68 - 32 - 28];
 };
 _Static_assert(sizeof(struct trib_slot_record) == 256, "slot record is 256 bytes");
 _Static_assert(sizeof(struct trib_segment_header) <= 4096, "header fits its page");
@@ -111,5 +112,18 @@ struct trib_slot_view trib_slot_load(const struct trib_slot_record *record); /* 
 /* CAS (from, gen) -> to, release; generation + 1 when `to` is FREE. False: it was otherwise. */
 TRIB_MUST_CHECK bool trib_slot_move(struct trib_slot_record *record, enum trib_slot_state from,
 				    uint32_t gen, enum trib_slot_state to);
+
+/* ---- following a slot while it is being filled ----
+ * filled = generation << 32 | TRIB_FILLED_UNIT pieces of the payload that are here and passed their
+ * checks so far. It only grows within a generation, and what lies below it does not change within
+ * that generation: whoever reads it, reads the bytes and then sees the slot CLAIMED in the same
+ * generation has read the bytes of the update that was committed. */
+#define TRIB_FILLED_UNIT 4096u
+
+/* Gateway, slot FILLING and its own: `bytes` of `payload` are here (release). */
+void trib_slot_fill(struct trib_slot_record *record, uint32_t gen, uint64_t bytes,
+		    uint64_t payload);
+/* Bytes of the payload that are here (acquire); 0 when the word speaks of another generation. */
+uint64_t trib_slot_filled(const struct trib_slot_record *record, uint32_t gen, uint64_t payload);
 
 #endif

@@ -18,14 +18,17 @@ static int finish(const struct agg_finish *f)
 		.lr = f->lr,
 	};
 	const void *sums = trib_partial_accumulator(f->sums);
+	const float *base = f->base ? f->base + f->from : NULL;
 
 	if (f->totals.weight == 0) {
 		return -EINVAL;
 	}
 	if (exact) {
-		f->kernels->final_exact(&final, sums, f->base, f->out, f->sums->elements);
+		f->kernels->final_exact(&final, (const int64_t *)sums + f->from, base,
+					f->out + f->from, f->count);
 	} else {
-		f->kernels->final_f32(&final, sums, f->base, f->out, f->sums->elements);
+		f->kernels->final_f32(&final, (const float *)sums + f->from, base, f->out + f->from,
+				      f->count);
 	}
 	return 0;
 }

@@ -17,6 +17,8 @@ struct agg_finish {
 	double lr;
 	const float *base; /* `elements` floats; NULL: the updates were whole weights */
 	float *out;        /* `elements` floats */
+	uint64_t from;     /* the part to be made: elements [from, from + count) of all three */
+	uint64_t count;
 };
 
 struct agg_rule {

@@ -215,6 +215,8 @@ int up_config_read(struct up_config *config, const struct cli_command *command, 
 		TEXT("spares", spares, "N", "functions kept ready for any job, at most"),
 		TEXT("capacity", capacity, "N", "updates aggregated at once, for placement"),
 		TEXT("nic-bytes-s", nic_bytes_s, "N", "network budget, for placement"),
+		TEXT("follow-bytes", follow_bytes, "N",
+		     "updates of this size and larger are folded while they arrive; 0: none"),
 		TEXT("body-rate-min", body_rate_min, "N", "slowest upload, bytes per second"),
 		TEXT("body-grace-ms", body_grace_ms, "N", "before that counts"),
 		TEXT("head-timeout-ms", head_timeout_ms, "N", "for a request's head"),
@@ -416,6 +418,7 @@ void up_config_children(struct up_config *config, const struct up_paths *paths, 
 	up_child_option(&children[UP_GATEWAY], "agent", agent);
 	up_child_option(&children[UP_GATEWAY], "workers", config->workers);
 	up_child_option(&children[UP_GATEWAY], "body-rate-min", config->body_rate_min);
+	up_child_option(&children[UP_GATEWAY], "follow-bytes", config->follow_bytes);
 	up_child_option(&children[UP_GATEWAY], "body-grace-ms", config->body_grace_ms);
 	up_child_option(&children[UP_GATEWAY], "head-timeout-ms", config->head_timeout_ms);
 	up_child_option(&children[UP_GATEWAY], "idle-timeout-ms", config->idle_timeout_ms);

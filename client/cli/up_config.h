@@ -36,6 +36,7 @@ struct up_config {
 	const char *transport;
 	const char *workers;
 	const char *credit;
+	const char *follow_bytes;
 	const char *leaves_max;
 	const char *function_idle_ms;
 	const char *spares;

@@ -52,6 +52,7 @@ struct agent_fn {
 	uint32_t reset_round; /* the round its partial was last told to serve; 0 = none yet */
 	bool flushed;         /* FLUSH sent in this round */
 	bool has_base;        /* FN_BASE / FN_OUT given in this life and round */
+	uint64_t divisor;     /* that was given with them */
 	bool children_known[AGENT_FUNCTIONS_MAX];
 	enum agent_role role; /* what it was last told to be */
 	uint32_t crashes;     /* in this round */
@@ -73,7 +74,9 @@ struct agent_note {      /* what we believe of a slot */
 	uint8_t held;    /* PENDING: that group must have it again; 0 = any */
 	uint16_t left;   /* OUT: lanes that have not folded it, a bit each */
 	bool committing; /* READY slot of a dead gateway, commit under way */
+	uint8_t follow;  /* group that was told to follow it in generation follow_gen; 0 = none */
 	uint32_t gen;
+	uint32_t follow_gen;
 };
 
 enum agent_phase {
@@ -110,8 +113,9 @@ struct agent_job {
 	 * indices agent_group_base(g) + lane, each for a range of coordinates. */
 	uint32_t lanes;
 	char lanes_why[AGENT_WHY_SIZE];
-	bool joined;         /* other nodes took part in a round */
-	uint16_t model_left; /* FINALISING: lanes whose root has not answered */
+	bool joined;             /* other nodes took part in a round */
+	uint32_t followed_round; /* whose functions were told that nothing more is coming */
+	uint16_t model_left;     /* FINALISING: lanes whose root has not answered */
 	struct agent_plan_wish wish;
 	struct agent_plan plan;
 	struct agent_plan_tree tree; /* of the closing round */
@@ -347,6 +351,8 @@ void agent_fn_stop(struct agent_fn *fn); /* process and endpoint; the partial st
 void agent_fn_drop_partial(struct agent_fn *fn);
 /* Its partial, also in place of another one it had. */
 TRIB_MUST_CHECK int agent_fn_give_own(struct agent_fn *fn);
+/* Gives the roots base and out before the round closes. */
+void agent_fn_model_ahead(struct agent_job *job);
 /* Gives the top whatever it lacks: children's partials, base, out. */
 TRIB_MUST_CHECK int agent_fn_equip_top(struct agent_job *job, bool with_model);
 TRIB_MUST_CHECK int agent_fn_send(struct agent_fn *fn, struct trib_descriptor *descriptor);
@@ -443,10 +449,21 @@ void agent_round_advance(struct agent_job *job);  /* close if all is folded, and
 void agent_round_ack(struct agent_job *job, const struct trib_descriptor *descriptor);
 void agent_round_fn_died(struct agent_fn *fn);
 struct trib_partial_totals agent_round_folded(const struct agent_job *job);
-/* Function 1 lives and serves the round. */
-TRIB_MUST_CHECK int agent_round_top_ready(struct agent_job *job);
+/* The function lives and serves the round. */
+TRIB_MUST_CHECK int agent_round_ready(struct agent_job *job, uint32_t index);
 /* It has merged the child of that number in this round. */
 bool agent_round_merged(const struct agent_job *job, uint32_t index);
+
+/* follow.c: updates folded while they arrive */
+#define AGENT_FOLLOW_MAX \
+	TRIB_OP_MAX /* with what is in hand; all of it fits the list of recent ones */
+/* The gateway's hint; its slot is in range. */
+void agent_follow_hint(struct agent_job *job, const struct trib_descriptor *d);
+bool agent_follow_live(const struct agent_job *job, uint32_t slot);
+/* The group that follows this pending slot and can be given it; 0: none. */
+uint32_t agent_follow_holder(const struct agent_job *job, uint32_t slot);
+/* The round closes and waits for functions. Repeatable. */
+void agent_follow_settle(struct agent_job *job);
 
 /* writer.c: model files. done(job id, rc, digest) on the loop. */
 struct agent_write {
@@ -544,6 +561,12 @@ enum agent_metric {
 	AGENT_M_FETCHES_FAILED,
 	AGENT_M_TRANSFERS_REFUSED,
 	AGENT_M_NODE_LOST,
+	AGENT_M_FOLLOW_HINTS,
+	AGENT_M_FOLLOWED,
+	AGENT_M_FOLLOW_KEPT,
+	AGENT_M_FOLLOW_EVICTED,
+	AGENT_M_FOLLOW_DROPPED,
+	AGENT_M_FOLLOW_BYTES,
 	AGENT_M_COUNT
 };
 void agent_count(enum agent_metric metric, int64_t amount);

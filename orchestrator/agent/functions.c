@@ -538,7 +538,7 @@ static bool op_names(const struct agent_fn *fn, uint32_t child)
 		return false;
 	}
 	h = trib_partial_header(&fn->partial);
-	for (uint32_t k = 0; k < h->op_count && k < TRIB_FOLD_MAX; k++) {
+	for (uint32_t k = 0; k < h->op_count && k < TRIB_OP_MAX; k++) {
 		if (h->op[k].slot == (TRIB_ITEM_PARTIAL | child)) {
 			return true;
 		}
@@ -614,7 +614,23 @@ static int give_model(struct agent_fn *top)
 		rc = control(top, &out, &job->out_fd, 1);
 	}
 	top->has_base = rc == 0;
+	top->divisor = job->divisor;
 	return rc;
+}
+
+static bool lacks_model(const struct agent_fn *top)
+{
+	return !top->has_base || top->divisor != top->job->divisor;
+}
+
+void agent_fn_model_ahead(struct agent_job *job)
+{
+	for (uint32_t i = AGENT_TOP; agent_is_top(job, i); i++) {
+		if (job->fns[i].state == AGENT_FN_LIVE && lacks_model(&job->fns[i]) &&
+		    give_model(&job->fns[i])) {
+			return; /* at the end of the round, then */
+		}
+	}
 }
 
 int agent_fn_equip_top(struct agent_job *job, bool with_model)
@@ -628,7 +644,7 @@ int agent_fn_equip_top(struct agent_job *job, bool with_model)
 		if (!rc && job->lanes == 1) {
 			rc = agent_peers_equip(job);
 		}
-		if (!rc && with_model && !top->has_base) {
+		if (!rc && with_model && lacks_model(top)) {
 			rc = give_model(top);
 		}
 	}

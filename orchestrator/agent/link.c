@@ -122,12 +122,15 @@ static void channel_drain(struct agent_link *link, uint32_t worker)
 			struct agent_job *job =
 				d.job < AGENT_JOBS_MAX ? link->agent->jobs[d.job] : NULL;
 
-			if (!trib_descriptor_valid(&d) || d.kind != TRIB_DESC_UPDATE || !job ||
-			    !job->ready) {
+			if (!trib_descriptor_valid(&d) || !job || !job->ready ||
+			    (d.kind != TRIB_DESC_UPDATE && d.kind != TRIB_DESC_FOLLOW) ||
+			    d.slot >= job->segment.header.slot_count) {
 				agent_count(AGENT_M_BAD, 1);
-				continue;
+			} else if (d.kind == TRIB_DESC_FOLLOW) {
+				agent_follow_hint(job, &d);
+			} else {
+				agent_slot_claimed(job, d.slot, d.gen);
 			}
-			agent_slot_claimed(job, d.slot, d.gen);
 		}
 		if (n == 0) {
 			return;

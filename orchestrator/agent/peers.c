@@ -575,7 +575,7 @@ static bool pull(struct agent_job *job)
 {
 	uint32_t under_way = 0;
 
-	if (agent_round_top_ready(job)) {
+	if (agent_round_ready(job, AGENT_TOP)) {
 		return false;
 	}
 	for (uint32_t i = 0; i < AGENT_SUMS_MAX; i++) {

@@ -195,7 +195,7 @@ static uint32_t choose(struct agent_job *job)
 	return best ? agent_group_base(job, best) : 0;
 }
 
-static int make_ready(struct agent_job *job, uint32_t index)
+int agent_round_ready(struct agent_job *job, uint32_t index)
 {
 	struct agent_fn *fn = &job->fns[index];
 	struct trib_descriptor reset = { .kind = TRIB_DESC_RESET, .round = job->round };
@@ -225,11 +225,6 @@ static int make_ready(struct agent_job *job, uint32_t index)
 		}
 	}
 	return rc;
-}
-
-int agent_round_top_ready(struct agent_job *job)
-{
-	return make_ready(job, AGENT_TOP);
 }
 
 /* More updates will follow to this function at once, as far as one can tell: it may wait for them
@@ -281,7 +276,7 @@ static int hand_out(struct agent_job *job, uint32_t base, uint32_t slot)
 	int rc = 0;
 
 	for (uint32_t lane = 0; lane < job->lanes && !rc; lane++) {
-		rc = make_ready(job, base + lane);
+		rc = agent_round_ready(job, base + lane);
 	}
 	note->left = 0;
 	for (uint32_t lane = 0; lane < job->lanes && !rc; lane++) {
@@ -348,6 +343,7 @@ void agent_round_dispatch(struct agent_job *job)
 				continue;
 			}
 			index = index ? index : job->notes[slot].held;
+			index = index ? index : agent_follow_holder(job, slot);
 			index = index ? index : choose(job);
 			if (index == 0 || hand_out(job, index, slot)) {
 				return;
@@ -559,7 +555,7 @@ static bool flush_leaves(struct agent_job *job)
 			continue;
 		}
 		all = false;
-		if (agent_tree_waits(job, i) || make_ready(job, parent->index) ||
+		if (agent_tree_waits(job, i) || agent_round_ready(job, parent->index) ||
 		    agent_fn_equip(parent) || agent_fn_start(job, i) || fn->flushed) {
 			continue;
 		}
@@ -692,6 +688,7 @@ void agent_round_advance(struct agent_job *job)
 	if (job->phase == AGENT_COLLECTING) {
 		finish_cut_short(job);
 		if (job->expected == 0 || pending_of_round(job) || !nothing_in_flight(job)) {
+			agent_follow_settle(job);
 			return;
 		}
 		folded = agent_round_folded(job);
@@ -707,7 +704,7 @@ void agent_round_advance(struct agent_job *job)
 	if (job->phase == AGENT_FLUSHING) {
 		/* An explicit tree's top may not have begun. */
 		for (uint32_t lane = 0; lane < job->lanes; lane++) {
-			if (make_ready(job, AGENT_TOP + lane)) {
+			if (agent_round_ready(job, AGENT_TOP + lane)) {
 				return;
 			}
 		}

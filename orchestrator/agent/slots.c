@@ -18,7 +18,7 @@ static bool op_names(const struct agent_fn *fn, uint32_t slot, uint32_t gen)
 		return false;
 	}
 	h = trib_partial_header(&fn->partial);
-	for (uint32_t k = 0; k < h->op_count && k < TRIB_FOLD_MAX; k++) {
+	for (uint32_t k = 0; k < h->op_count && k < TRIB_OP_MAX; k++) {
 		if (h->op[k].slot == slot && h->op[k].gen == gen) {
 			return true;
 		}

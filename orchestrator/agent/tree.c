@@ -84,11 +84,28 @@ static void stats_add(struct trib_partial_stats *sum, const struct trib_partial_
 	sum->partials += more->partials;
 	sum->merge_ns += more->merge_ns;
 	sum->cpu_ns += more->cpu_ns;
+	sum->followed += more->followed;
+	sum->follow_kept += more->follow_kept;
+	sum->follow_evicted += more->follow_evicted;
+	sum->follow_dropped += more->follow_dropped;
+	sum->follow_bytes += more->follow_bytes;
 }
 
 static uint64_t grown(uint64_t now, uint64_t before)
 {
 	return now > before ? now - before : 0; /* less: partials went */
+}
+
+static void count_followed(const struct trib_partial_stats *now,
+			   const struct trib_partial_stats *was)
+{
+	agent_count(AGENT_M_FOLLOWED, (int64_t)grown(now->followed, was->followed));
+	agent_count(AGENT_M_FOLLOW_KEPT, (int64_t)grown(now->follow_kept, was->follow_kept));
+	agent_count(AGENT_M_FOLLOW_EVICTED,
+		    (int64_t)grown(now->follow_evicted, was->follow_evicted));
+	agent_count(AGENT_M_FOLLOW_DROPPED,
+		    (int64_t)grown(now->follow_dropped, was->follow_dropped));
+	agent_count(AGENT_M_FOLLOW_BYTES, (int64_t)grown(now->follow_bytes, was->follow_bytes));
 }
 
 static void measure(struct agent_job *job)
@@ -121,6 +138,7 @@ static void measure(struct agent_job *job)
 	agent_count(AGENT_M_MERGED, (int64_t)partials);
 	agent_count(AGENT_M_MERGE_US, (int64_t)(grown(now.merge_ns, was->merge_ns) / 1000));
 	agent_count(AGENT_M_CPU_US, (int64_t)(grown(now.cpu_ns, was->cpu_ns) / 1000));
+	count_followed(&now, was);
 	*was = now;
 }
 

@@ -287,6 +287,99 @@ static void one_function_is_leaf_and_top(void **state)
 	trib_partial_fini(&own);
 }
 
+/* The same, acknowledged in any order. last_call: nothing else is coming. */
+static void feed_together(struct harness_function *f, bool last_call)
+{
+	struct trib_descriptor last = order(TRIB_DESC_FOLLOW, 0);
+
+	for (uint32_t u = 0; u < UPDATES; u++) {
+		harness_send(f, update(u));
+	}
+	last.tag = 1;
+	if (last_call) {
+		harness_send(f, last);
+	}
+	for (uint32_t u = 0; u < UPDATES; u++) {
+		(void)expect(f, TRIB_DESC_ACK, TRIB_DESC_UPDATE);
+	}
+}
+
+static void follow(struct harness_function *f, uint32_t slot, uint32_t all)
+{
+	struct trib_descriptor d = update(slot % UPDATES);
+
+	d.kind = TRIB_DESC_FOLLOW;
+	d.slot = slot;
+	d.gen = trib_slot_load(trib_segment_record(&segment, slot)).gen;
+	d.updates = all;
+	harness_send(f, d);
+}
+
+static void wait_for(const uint64_t *counter, uint64_t value)
+{
+	for (uint32_t i = 0; i < HARNESS_WAIT_MS; i++) {
+		if (__atomic_load_n(counter, __ATOMIC_ACQUIRE) >= value) {
+			return;
+		}
+		(void)poll(NULL, 0, 1);
+	}
+	fail();
+}
+
+/* Updates that were followed, and the model made behind them: the same bits. */
+static void followed_updates_count_once_they_are_told(void **state)
+{
+	struct trib_partial own = partial_new(1);
+	struct harness_function f = function_new(1, &own, 0);
+	const struct trib_partial_stats *stats = &trib_partial_header(&own)->stats;
+	struct trib_slot_record *record = trib_segment_record(&segment, UPDATES + 1);
+	struct trib_descriptor d;
+
+	(void)state;
+	reset(&f);
+	for (uint32_t turn = 1; turn <= 3; turn++) {
+		uint64_t read = stats->follow_bytes;
+
+		memset(out, 0, sizeof(base));
+		tell_model(&f);
+		for (uint32_t u = 0; u < UPDATES; u++) {
+			follow(&f, u, UPDATES);
+		}
+		wait_for(&stats->follow_bytes, read + UPDATES * sizeof(base));
+		assert_int_equal(trib_partial_state(&own), TRIB_PARTIAL_EMPTY);
+		if (turn == 1) { /* forgotten */
+			reset(&f);
+			feed(&f, 0, UPDATES);
+			assert_int_equal(stats->follow_dropped, 1);
+		} else if (turn == 2) { /* one that was not followed comes in between */
+			reset(&f);
+			for (uint32_t u = 1; u < UPDATES; u++) {
+				follow(&f, u, UPDATES);
+			}
+			feed_together(&f, false);
+			assert_int_equal(stats->follow_kept, UPDATES);
+		} else { /* one that never comes */
+			uint32_t gen = trib_slot_load(record).gen;
+
+			REQUIRE(trib_slot_move(record, TRIB_SLOT_FREE, gen, TRIB_SLOT_FILLING));
+			trib_slot_fill(record, gen, sizeof(base) / 2, sizeof(base));
+			follow(&f, UPDATES + 1, UPDATES);
+			wait_for(&stats->followed, 3 * UPDATES - 1 + UPDATES + 1);
+			feed_together(&f, true);
+			assert_int_equal(stats->follow_evicted, 1);
+		}
+		harness_send(&f, order(TRIB_DESC_MODEL, 0));
+		d = expect(&f, TRIB_DESC_ACK, TRIB_DESC_MODEL);
+		assert_int_equal(d.weight, weight_sum);
+		assert_memory_equal(out, expected, sizeof(base));
+		assert_int_equal(trib_partial_totals(&own).updates, UPDATES);
+		follow(&f, 0, UPDATES); /* sealed: nothing to follow */
+		reset(&f);
+	}
+	stop(&f);
+	trib_partial_fini(&own);
+}
+
 static void what_is_wrong_is_refused_with_a_reason(void **state)
 {
 	struct trib_partial own = partial_new(1);
@@ -579,6 +672,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_function_is_leaf_and_top),
+		cmocka_unit_test(followed_updates_count_once_they_are_told),
 		cmocka_unit_test(what_is_wrong_is_refused_with_a_reason),
 		cmocka_unit_test(a_tree_gives_the_same_bits),
 		cmocka_unit_test(killed_while_folding_the_bits_are_the_same),

@@ -53,7 +53,7 @@ static void unknown_kinds_are_refused_even_when_sealed(void **state)
 
 		d.kind = (uint8_t)kind;
 		trib_descriptor_seal(&d);
-		assert_int_equal(trib_descriptor_valid(&d), kind >= 1 && kind <= 8);
+		assert_int_equal(trib_descriptor_valid(&d), kind >= 1 && kind <= TRIB_DESC_FOLLOW);
 	}
 }
 

@@ -52,7 +52,7 @@ static void op(struct trib_partial *partial, const struct trib_partial_item *ite
 static void life_of_a_round(void **state)
 {
 	struct trib_partial p = make();
-	struct trib_partial_item items[9] = { item(1, 1), item(2, 1), item(3, 9) };
+	struct trib_partial_item items[TRIB_OP_MAX + 1] = { item(1, 1), item(2, 1), item(3, 9) };
 
 	(void)state;
 	assert_int_equal(trib_partial_chunks(&p), 3);
@@ -60,7 +60,7 @@ static void life_of_a_round(void **state)
 	assert_int_equal(trib_partial_state(&p), TRIB_PARTIAL_EMPTY);
 	assert_int_equal(trib_partial_totals(&p).updates, 0);
 	assert_int_equal(trib_partial_begin(&p, items, 0), -EINVAL);
-	assert_int_equal(trib_partial_begin(&p, items, TRIB_FOLD_MAX + 1), -EINVAL);
+	assert_int_equal(trib_partial_begin(&p, items, TRIB_OP_MAX + 1), -EINVAL);
 	assert_int_equal(trib_partial_begin(&p, items, 3), 0);
 	assert_true(trib_partial_op_active(&p));
 	assert_int_equal(trib_partial_begin(&p, items, 3), -EBUSY);
@@ -73,6 +73,7 @@ static void life_of_a_round(void **state)
 	assert_false(trib_partial_folded(&p, 3, 1));
 	assert_int_equal(trib_partial_totals(&p).updates, 3);
 	assert_int_equal(trib_partial_totals(&p).weight, 9u << 20);
+	assert_int_equal(trib_partial_begin(&p, items, TRIB_FOLD_MAX + 1), -EINVAL);
 	trib_partial_seal(&p);
 	assert_int_equal(trib_partial_begin(&p, items, 1), -EPERM);
 	assert_true(trib_partial_folded(&p, 1, 1));
