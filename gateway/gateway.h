@@ -13,6 +13,7 @@
 #include "common/redis.h"
 #include "common/ticket.h"
 #include "gateway/job.h"
+#include "gateway/model_offer.h"
 #include "gateway/transfers.h"
 #include "shm/channel.h"
 
@@ -56,6 +57,7 @@ struct gw {
 	struct gw_options options;
 	struct gw_jobs jobs;
 	struct gw_transfers transfers;
+	struct gw_offers offers;
 	struct trib_access *access;
 	struct trib_loop *loop; /* main's */
 	struct trib_tls *tls;   /* NULL: plain */

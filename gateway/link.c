@@ -46,6 +46,7 @@ static void link_down(struct gw_link *link, const char *why)
 		link->fd = -1;
 	}
 	gw_transfers_down(link->gw);
+	gw_offers_down(&link->gw->offers);
 	gw_gauge(GW_M_LINK_UP, 0);
 	trib_timer_after(link->timer, BACKOFF_MS);
 }
@@ -280,6 +281,34 @@ static int on_transfer(struct gw_link *link, const struct trib_link_message *mes
 	return 0;
 }
 
+static int on_model(struct gw_link *link, const struct trib_link_message *message, int *fds,
+		    uint32_t *count)
+{
+	int rc;
+
+	if (!link->rings || *count != 1) {
+		return -EBADMSG;
+	}
+	*count = 0; /* taken */
+	rc = gw_offer_take(&link->gw->offers, message, fds[0]);
+	if (rc) {
+		log_warn("link", "model job=%s version=%u rc=%d", message->job,
+			 message->model.version, rc);
+	}
+	return 0;
+}
+
+static int on_release(struct gw_link *link, const struct trib_link_message *message)
+{
+	struct trib_link_message answer = { .magic = TRIB_LINK_MAGIC,
+					    .kind = TRIB_LINK_RELEASED,
+					    .model.memory = message->model.memory };
+
+	memcpy(answer.job, message->job, sizeof(answer.job));
+	answer.result = gw_offer_release(&link->gw->offers, link->gw->options.models, message);
+	return trib_fd_send(link->fd, &answer, sizeof(answer), NULL, 0);
+}
+
 static int on_message(struct gw_link *link, struct trib_link_message *message, int *fds,
 		      uint32_t *count)
 {
@@ -288,6 +317,7 @@ static int on_message(struct gw_link *link, struct trib_link_message *message, i
 	}
 	message->job[sizeof(message->job) - 1] = '\0';
 	message->node[sizeof(message->node) - 1] = '\0';
+	message->model.digest[sizeof(message->model.digest) - 1] = '\0';
 	switch (message->kind) {
 	case TRIB_LINK_RINGS:
 		return on_rings(link, message, fds, count);
@@ -298,6 +328,10 @@ static int on_message(struct gw_link *link, struct trib_link_message *message, i
 		gw_jobs_drop(&link->gw->jobs, message->job);
 		gw_workers_note(link->gw, GW_NOTE_GONE, message->job);
 		return 0;
+	case TRIB_LINK_MODEL:
+		return on_model(link, message, fds, count);
+	case TRIB_LINK_RELEASE:
+		return *count ? -EBADMSG : on_release(link, message);
 	case TRIB_LINK_TARGET:
 	case TRIB_LINK_MOVED:
 		return on_transfer(link, message, fds, count);

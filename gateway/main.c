@@ -195,6 +195,7 @@ static void stop(struct process *p)
 	p->drain_timer = trib_timer_free(p->drain_timer);
 	p->refresh = trib_timer_free(p->refresh);
 	gw_jobs_fini(&p->gw.jobs);
+	gw_offers_fini(&p->gw.offers);
 	p->gw.tls = trib_tls_free(p->gw.tls);
 	p->gw.access = trib_access_free(p->gw.access);
 	if (p->gw.loop) {
@@ -449,6 +450,7 @@ int main(int argc, char **argv)
 	(void)signal(SIGPIPE, SIG_IGN);
 	raise_limits(p.gw.options.conns_max);
 	gw_jobs_init(&p.gw.jobs);
+	gw_offers_init(&p.gw.offers);
 	(void)pthread_mutex_init(&p.gw.transfers.lock, NULL);
 	(void)pthread_mutex_init(&p.gw.lock, NULL);
 	rc = run(&p);

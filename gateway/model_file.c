@@ -10,7 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int map_file(int fd, struct gw_model *model)
+/* size 0: that of the file, whose data must be as long as the version's. */
+static int map_file(int fd, uint64_t size, struct gw_model *model)
 {
 	struct stat st;
 	uint64_t header;
@@ -19,15 +20,20 @@ static int map_file(int fd, struct gw_model *model)
 	if (fstat(fd, &st)) {
 		return -errno;
 	}
-	if (!S_ISREG(st.st_mode) || st.st_size < 10) {
+	if (!S_ISREG(st.st_mode) || st.st_size < 10 || (uint64_t)st.st_size < size) {
 		return -EBADMSG;
 	}
 	if (pread(fd, &header, sizeof(header), 0) != (ssize_t)sizeof(header)) {
 		return -EBADMSG;
 	}
-	model->size = (uint64_t)st.st_size;
+	model->size = size ? size : (uint64_t)st.st_size;
 	header = le64toh(header);
-	if (header > model->size - 8 || model->size - 8 - header != model->version.bytes) {
+	if (model->size < 8 || header > model->size - 8) {
+		return -EBADMSG;
+	}
+	if (size) {
+		model->version.bytes = size - 8 - header;
+	} else if (model->size - 8 - header != model->version.bytes) {
 		return -EBADMSG;
 	}
 	memory = mmap(NULL, model->size, PROT_READ, MAP_SHARED, fd, 0);
@@ -62,7 +68,7 @@ int gw_model_open(const char *dir, const char *job, const struct gw_version *ver
 	}
 	model->refs = 1;
 	model->version = *version;
-	rc = map_file(fd, model);
+	rc = map_file(fd, 0, model);
 	(void)close(fd);
 	if (rc) {
 		(void)gw_model_put(model);
@@ -72,13 +78,45 @@ int gw_model_open(const char *dir, const char *job, const struct gw_version *ver
 	return 0;
 }
 
-struct gw_model *gw_model_put(struct gw_model *model)
+int gw_model_map(int fd, uint32_t version, const char *digest, uint64_t size,
+		 struct gw_model **ret_model)
 {
-	if (model && __atomic_sub_fetch(&model->refs, 1, __ATOMIC_ACQ_REL) == 0) {
+	struct gw_model *model = trib_alloc(sizeof(*model));
+	int rc;
+
+	if (!model) {
+		return -ENOMEM;
+	}
+	model->refs = 1;
+	model->offered = true;
+	model->version.version = version;
+	rc = trib_copy(model->version.digest, sizeof(model->version.digest), digest);
+	rc = rc || !size ? -EBADMSG : map_file(fd, size, model);
+	if (rc) {
+		(void)gw_model_put(model);
+		return rc;
+	}
+	*ret_model = model;
+	return 0;
+}
+
+bool gw_model_drop(struct gw_model *model)
+{
+	bool last = __atomic_sub_fetch(&model->refs, 1, __ATOMIC_ACQ_REL) == 0;
+
+	if (last) {
 		if (model->memory) {
 			(void)munmap((void *)(uintptr_t)model->memory, model->size);
 		}
 		trib_free(model);
+	}
+	return last;
+}
+
+struct gw_model *gw_model_put(struct gw_model *model)
+{
+	if (model) {
+		(void)gw_model_drop(model);
 	}
 	return NULL;
 }
@@ -104,7 +142,7 @@ struct gw_model *gw_job_model(struct gw_job *job, uint32_t version)
 void gw_job_keep_model(struct gw_job *job, struct gw_model *model)
 {
 	struct gw_model *out = NULL;
-	bool known = false;
+	bool known = model->offered;
 
 	(void)pthread_mutex_lock(&job->lock);
 	for (size_t i = 0; i < GW_JOB_MODELS; i++) {

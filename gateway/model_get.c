@@ -10,6 +10,7 @@
 #include "gateway/load.h"
 #include "gateway/metrics.h"
 #include "gateway/model_file.h"
+#include "gateway/model_offer.h"
 
 #define TYPE        "application/vnd.safetensors"
 #define WAIT_MS     10000
@@ -171,6 +172,9 @@ static void serve(struct gw_get *get, const struct gw_version *version)
 	struct trib_exchange *x;
 	int rc = 0;
 
+	if (!model) {
+		model = gw_offer_find(&get->worker->gw->offers, get->job->id, version);
+	}
 	if (!model) {
 		rc = gw_model_open(get->worker->gw->options.models, get->job->id, version, &model);
 	}

@@ -16,6 +16,7 @@
 #include "gateway/link.h"
 #include "gateway/metrics.h"
 #include "gateway/model_file.h"
+#include "gateway/model_offer.h"
 #include "gateway/upload_head.h"
 #include "gateway/worker.h"
 #include "shm/partial.h"
@@ -526,7 +527,8 @@ static void model_get(struct gw_worker *worker, struct trib_exchange *x, const c
 		return;
 	}
 	version.bytes = peer.bytes;
-	rc = gw_model_open(worker->gw->options.models, job, &version, &model);
+	model = gw_offer_find(&worker->gw->offers, job, &version);
+	rc = model ? 0 : gw_model_open(worker->gw->options.models, job, &version, &model);
 	if (rc) {
 		gw_refuse(x, TRIB_PROBLEM_NO_SUCH_MODEL, "not on this node");
 		return;

@@ -12,6 +12,10 @@
  *
  * A sum from another node: gateway IMPORT, agent TARGET, the body, gateway IMPORTED, agent MOVED;
  * then the gateway answers the sender. A broken link ends all of them: the sender comes again.
+ *
+ * A version's memory: agent MODEL (fd, read-only), later agent RELEASE, gateway RELEASED. Between
+ * MODEL and RELEASED 0 the agent leaves the bytes alone; a memory whose RELEASED never came it
+ * never fills again.
  */
 #ifndef TRIB_SHM_LINK_H
 #define TRIB_SHM_LINK_H
@@ -26,11 +30,14 @@ enum trib_link_kind {
 	TRIB_LINK_ATTACH = 3,
 	TRIB_LINK_SEGMENT = 4,
 	TRIB_LINK_DETACH = 5,
-	TRIB_LINK_IMPORT = 6,   /* gateway: another node sends a sum: where to? */
-	TRIB_LINK_TARGET = 7,   /* agent: there (fd: a partial, writable), or result */
-	TRIB_LINK_IMPORTED = 8, /* gateway: it is there, checked (or result: it never came) */
-	TRIB_LINK_MOVED = 9,    /* agent: 0: this node answers for it from now on */
-	TRIB_LINK_FETCH = 10,   /* gateway: somebody wants version `round` of the model */
+	TRIB_LINK_IMPORT = 6,    /* gateway: another node sends a sum: where to? */
+	TRIB_LINK_TARGET = 7,    /* agent: there (fd: a partial, writable), or result */
+	TRIB_LINK_IMPORTED = 8,  /* gateway: it is there, checked (or result: it never came) */
+	TRIB_LINK_MOVED = 9,     /* agent: 0: this node answers for it from now on */
+	TRIB_LINK_FETCH = 10,    /* gateway: somebody wants version `round` of the model */
+	TRIB_LINK_MODEL = 11,    /* agent: a version, made (fd: its file's bytes, read-only) */
+	TRIB_LINK_RELEASE = 12,  /* agent: wants it back; result 0: its file is there instead */
+	TRIB_LINK_RELEASED = 13, /* gateway: 0: nothing here sees that memory any more */
 };
 
 /* Facts of a sum that comes from another node. */
@@ -47,6 +54,13 @@ struct trib_link_sum {
 	char boot[32]; /* of the sender's memory */
 };
 
+struct trib_link_model {
+	uint64_t memory; /* the agent's name for it, in all three messages */
+	uint64_t size;   /* of the file: its bytes are the first of the memfd */
+	uint32_t version;
+	char digest[40]; /* of the data */
+};
+
 struct trib_link_message {
 	uint32_t magic;
 	uint32_t kind;
@@ -56,7 +70,8 @@ struct trib_link_message {
 	uint32_t reserved; /* HELLO: 1 when this process was linked before and may own slots */
 	char job[TRIB_JOB_ID_SIZE];
 	char node[64]; /* RINGS: the node's name, part of `place` and of per-node counts */
-	struct trib_link_sum sum; /* IMPORT .. FETCH */
+	struct trib_link_sum sum;     /* IMPORT .. FETCH */
+	struct trib_link_model model; /* MODEL .. RELEASED */
 };
 
 /* Send / receive one message with up to 4 fds over SEQPACKET (also used for trib_fn_message and

@@ -3,7 +3,8 @@
  * partials; a function of the former agent that still lives is killed first, since a partial has
  * exactly one writer.
  *
- * Names in the keeper: "s:<job>" (data, ctl), "p:<job>:<index>", and the sums of peers.h.
+ * Names in the keeper: "s:<job>" (data, ctl), "p:<job>:<index>", the sums of peers.h, and versions
+ * in memory, "m:<job>:<name>" (published.h).
  */
 #include "orchestrator/agent/agent.h"
 
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "orchestrator/agent/published.h"
 #include "shm/keeper.h"
 
 #define STALE_MAX 64 /* names looked at together */
@@ -271,6 +273,11 @@ static void on_entry(const char *name, int *fds, uint32_t count, void *arg)
 
 	if (name[0] != pass->kind) {
 		close_all(fds, count);
+	} else if (pass->kind == 'm' && count == 1) {
+		if (!agent_published_adopt(pass->agent, fds[0]) && pass->stale_count < STALE_MAX) {
+			(void)snprintf(pass->stale[pass->stale_count++], TRIB_KEEPER_NAME, "%s",
+				       name);
+		}
 	} else if (pass->kind == 's') {
 		adopt_segment(pass->agent, fds, count);
 	} else if (pass->kind != 'p' && count == 1) {
@@ -283,10 +290,11 @@ static void on_entry(const char *name, int *fds, uint32_t count, void *arg)
 	}
 }
 
-/* Partials of the one kind or the other; what is not wanted leaves the keeper. */
-static int adopt_partials(struct agent *agent, bool whole)
+/* What is not wanted leaves the keeper. Those that were taken before are refused by the next pass.
+ */
+static int adopt_kind(struct agent *agent, char kind, bool whole)
 {
-	struct pass pass = { .agent = agent, .kind = 'p', .whole = whole };
+	struct pass pass = { .agent = agent, .kind = kind, .whole = whole };
 	int rc;
 
 	do {
@@ -310,8 +318,8 @@ void agent_adopt(struct agent *agent)
 		log_warn("adopt", "event=no-keeper rc=%d detail=\"sums die with the agent\"", fd);
 		return;
 	}
-	if (trib_keeper_list(fd, on_entry, &segments) || adopt_partials(agent, true) ||
-	    adopt_partials(agent, false) ||
+	if (trib_keeper_list(fd, on_entry, &segments) || adopt_kind(agent, 'p', true) ||
+	    adopt_kind(agent, 'p', false) || adopt_kind(agent, 'm', false) ||
 	    trib_keeper_list(agent_keeper(agent), on_entry, &exports) ||
 	    trib_keeper_list(agent_keeper(agent), on_entry, &imports)) {
 		log_err("adopt", "event=keeper-list-failed");

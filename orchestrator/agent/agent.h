@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The node agent: owns the node's shared memory, spawns and feeds aggregator functions, reports to
- * Redis. One thread, one loop; a writer thread for model files (writer.c).
+ * Redis. One thread, one loop; threads for models (writer.c), their files (filer.c), fresh memory
+ * (warm.c) and what passes between nodes (transfer.c).
  *
  * What must survive the agent is never only here: slots (segment), sums (partials) are memfds that
  * the keeper also holds; rounds are in Redis. So a restarted agent rebuilds everything below from
@@ -24,8 +25,9 @@
 #include "shm/partial.h"
 #include "shm/segment.h"
 
-#define AGENT_JOBS_MAX  1024u
-#define AGENT_LINKS_MAX 4u
+#define AGENT_JOBS_MAX      1024u
+#define AGENT_LINKS_MAX     4u
+#define AGENT_MODEL_BUCKETS 256u
 
 struct agent;
 struct agent_job;
@@ -163,9 +165,8 @@ struct agent_job {
 	uint64_t scanned_ms;
 	uint64_t progress; /* of its functions, and since when it stands still */
 	uint64_t progress_ms;
-	bool report_sent; /* REPORTING: an answer is awaited, or it was good */
-	int out_fd;       /* finalised model, elements * 4 */
-	void *out;
+	bool report_sent;      /* REPORTING: an answer is awaited, or it was good */
+	struct agent_out *out; /* finalised model, elements * 4; NULL: not yet */
 	char digest[40];
 	struct agent_peers peers;
 	/* gateways waiting for ATTACH */
@@ -180,6 +181,7 @@ struct agent_link {
 	int pid; /* SO_PEERCRED */
 	uint32_t workers;
 	bool greeted;
+	bool deaf; /* did not let go of a version's memory in time: it is given no more */
 	struct trib_channels channels;
 	int agent_bell; /* eventfd: gateway -> us */
 	int gateway_bell;
@@ -216,6 +218,10 @@ struct agent_options {
 };
 
 struct agent_writer;
+struct agent_model;
+struct agent_out;
+struct agent_filer;
+struct agent_warmer;
 
 #define AGENT_SPAWNS_MAX 256u
 #define AGENT_SPARES_MAX 16u
@@ -286,6 +292,10 @@ struct agent {
 	uint32_t spawn_head;
 	uint32_t spawn_count;
 	struct agent_writer *writer;
+	struct agent_filer *filer;
+	struct agent_warmer *warmer;
+	struct agent_model *models[AGENT_MODEL_BUCKETS]; /* memories of versions (published.h) */
+	uint64_t models_ms;                              /* last looked at */
 	int mourned_pid;    /* a gateway whose link broke; its slots are orphans once it is dead */
 	bool gateway_fresh; /* the connected gateway had no segment before it greeted us */
 	uint8_t ticket_key[TRIB_TICKET_KEY_SIZE];
@@ -465,26 +475,30 @@ uint32_t agent_follow_holder(const struct agent_job *job, uint32_t slot);
 /* The round closes and waits for functions. Repeatable. */
 void agent_follow_settle(struct agent_job *job);
 
-/* writer.c: model files. done(job id, rc, digest) on the loop. */
+/* finalise.c: the sum is in the top (or its lanes): to the model, to the record */
+void agent_finalise(struct agent_job *job);
+void agent_finalise_acked(struct agent_job *job, const struct trib_descriptor *descriptor);
+void agent_finalise_report(struct agent_job *job);
+
+/* writer.c: finalised models. done on the loop. */
 struct agent_write {
 	char job[TRIB_JOB_ID_SIZE];
-	uint32_t job_index;
 	uint32_t round;
-	uint32_t version; /* to be written; header is taken from v0 */
+	uint32_t version;
 	uint64_t bytes;
-	bool remove; /* no file is made: version `version` is removed, done is not called */
-	int out_fd;  /* duplicate, owned */
+	struct agent_model *model; /* FILLING */
+	struct agent_out *out;     /* pinned */
 	int rc;
 	char digest[40];
 };
-TRIB_MUST_CHECK int agent_writer_new(struct trib_loop *loop, const char *models,
+TRIB_MUST_CHECK int agent_writer_new(struct trib_loop *loop,
 				     void (*done)(struct agent_write *write, void *arg), void *arg,
 				     struct agent_writer **ret_writer);
 struct agent_writer *agent_writer_free(struct agent_writer *writer);
 TRIB_MUST_CHECK int agent_writer_put(struct agent_writer *writer, const struct agent_write *write);
-struct agent_spares *agent_writer_spares(struct agent_writer *writer);
 void agent_round_written(struct agent_write *write, void *arg);
-/* <models>/<job>/v<version>.safetensors; returns fd and where its data begins. */
+/* A version's bytes, from memory or <models>/<job>/v<version>.safetensors; returns fd (read-only)
+ * and where its data begins. */
 int agent_model_open(const struct agent *agent, const char *job, uint32_t version,
 		     uint64_t *ret_offset);
 
@@ -496,8 +510,8 @@ void agent_models_prune(struct agent *agent, const char *job);
 /* The job is to begin with a version of another one: linked if this node has its file. */
 void agent_models_copy(struct agent *agent, const char *job);
 
-/* Removes the model files of a deleted job (names that are ours only). */
-void agent_models_purge(const struct agent *agent, const char *job);
+/* Removes the versions of a deleted job: memories, and files (names that are ours only). */
+void agent_models_purge(struct agent *agent, const char *job);
 
 /* link.c */
 TRIB_MUST_CHECK int agent_links_start(struct agent *agent);
@@ -506,6 +520,9 @@ void agent_links_stop(struct agent *agent);
 void agent_link_segment(struct agent_link *link, const struct agent_job *job, const char *id,
 			int result);
 void agent_links_detach(struct agent *agent, const char *id);
+/* -EAGAIN: later; another error: the connection is begun anew. fd -1: none. */
+TRIB_MUST_CHECK int agent_link_send(struct agent_link *link,
+				    const struct trib_link_message *message, int fd);
 void agent_links_freed(struct agent *agent, const struct agent_job *job, uint32_t slot,
 		       uint32_t gen);
 bool agent_links_any(const struct agent *agent);
@@ -567,6 +584,9 @@ enum agent_metric {
 	AGENT_M_FOLLOW_EVICTED,
 	AGENT_M_FOLLOW_DROPPED,
 	AGENT_M_FOLLOW_BYTES,
+	AGENT_M_MODELS_FILED,
+	AGENT_M_MODELS_UNFILED,
+	AGENT_M_MODELS_GIVEN_UP,
 	AGENT_M_COUNT
 };
 void agent_count(enum agent_metric metric, int64_t amount);

@@ -15,6 +15,7 @@
 
 #include "common/id.h"
 #include "common/log.h"
+#include "orchestrator/agent/filer.h"
 
 #define PATH_SIZE 512
 
@@ -78,15 +79,15 @@ static void remove_files(struct agent *agent, const char *job, uint64_t newest,
 		return;
 	}
 	while ((entry = readdir(directory)) != NULL) {
-		struct agent_write write = { .remove = true, .out_fd = -1 };
+		struct agent_file file = { .remove = true };
 
 		if (!version_of(entry->d_name, &version) || version == 0 || version > newest ||
 		    bsearch(&version, kept, count, sizeof(*kept), compare)) {
 			continue;
 		}
-		write.version = (uint32_t)version;
-		memcpy(write.job, job, strlen(job) + 1);
-		if (agent_writer_put(agent->writer, &write)) {
+		file.version = (uint32_t)version;
+		memcpy(file.job, job, strlen(job) + 1);
+		if (agent_filer_put(agent->filer, &file)) {
 			break; /* the next time */
 		}
 		agent_count(AGENT_M_PRUNED, 1);

@@ -21,6 +21,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "orchestrator/agent/published.h"
 
 #define STALL_MS           10000
 #define STALL_BYTES_PER_MS 32768
@@ -566,31 +567,6 @@ int agent_fn_equip(struct agent_fn *parent)
 	return 0;
 }
 
-static int ensure_out(struct agent_job *job)
-{
-	uint64_t size = job->elements * sizeof(float);
-	int fd;
-
-	if (job->out_fd >= 0) {
-		return 0;
-	}
-	fd = memfd_create("tributary-out", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (fd < 0) {
-		return -errno;
-	}
-	if (ftruncate(fd, (off_t)size) ||
-	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) {
-		int rc = -errno;
-
-		(void)close(fd);
-		return rc;
-	}
-	job->out_fd = fd;
-	job->agent->arena_used += size;
-	job->reserved_bytes += size;
-	return 0;
-}
-
 static int give_model(struct agent_fn *top)
 {
 	struct agent_job *job = top->job;
@@ -599,7 +575,7 @@ static int give_model(struct agent_fn *top)
 					.divisor = job->divisor };
 	struct trib_fn_message out = { .kind = TRIB_FN_OUT };
 	int fd;
-	int rc = ensure_out(job);
+	int rc = agent_out_make(job);
 
 	if (rc) {
 		return rc;
@@ -611,7 +587,7 @@ static int give_model(struct agent_fn *top)
 	rc = control(top, &base, &fd, 1);
 	(void)close(fd);
 	if (!rc) {
-		rc = control(top, &out, &job->out_fd, 1);
+		rc = control(top, &out, &job->out->fd, 1);
 	}
 	top->has_base = rc == 0;
 	top->divisor = job->divisor;

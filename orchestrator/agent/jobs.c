@@ -13,7 +13,8 @@
 #include "common/id.h"
 #include "common/json.h"
 #include "common/log.h"
-#include "orchestrator/agent/spare.h"
+#include "orchestrator/agent/published.h"
+#include "orchestrator/agent/warm.h"
 
 #define POLL_OPEN_MS   1000 /* a round is open, nothing waits here */
 #define POLL_BUSY_MS   250
@@ -47,7 +48,6 @@ static struct agent_job *job_new(struct agent *agent, const char *id, uint32_t i
 	job->index = index;
 	job->hub_fd = -1;
 	job->lanes = 1;
-	job->out_fd = -1;
 	job->peers.spare.fd = -1;
 	job->segment.data_fd = -1;
 	job->segment.ctl_fd = -1;
@@ -209,7 +209,8 @@ static uint32_t slots_for(const struct agent_job *job, const struct trib_value *
 	uint64_t left = job->agent->options.arena_bytes > job->agent->arena_used
 				? job->agent->options.arena_bytes - job->agent->arena_used
 				: 0;
-	uint64_t sums = 2 * trib_partial_size(job->elements, job->accumulate) + job->payload;
+	/* What is finalised, the base and the next version. */
+	uint64_t sums = 2 * trib_partial_size(job->elements, job->accumulate) + 3 * job->payload;
 	uint64_t wanted = (uint64_t)trib_value_integer(trib_value_at(sync, 11)) + 2;
 	const struct trib_value *spec_text = trib_value_at(sync, 10);
 	json_t *spec = NULL;
@@ -338,8 +339,7 @@ static int job_make(struct agent_job *job, const struct trib_value *sync)
 			return rc;
 		}
 		agent_keep_segment(job);
-		agent_spares_touch(agent_writer_spares(job->agent->writer), job->id,
-				   job->segment.data_fd,
+		agent_warmer_touch(job->agent->warmer, job->id, job->segment.data_fd,
 				   (slots < TOUCH_SLOTS ? slots : TOUCH_SLOTS) *
 					   job->segment.header.slot_size);
 		log_info("jobs", "event=segment job=%s slots=%u slot_bytes=%llu huge=%d", job->id,
@@ -448,7 +448,7 @@ void agent_job_drop(struct agent_job *job, const char *why)
 		agent_tree_tell(job, UINT64_MAX); /* the last picture */
 	}
 	job->retiring = true;
-	agent_spares_forget(agent_writer_spares(agent->writer), job->id);
+	agent_warmer_forget(agent->warmer, job->id);
 	for (uint32_t i = AGENT_TOP; i < AGENT_FUNCTIONS_MAX; i++) {
 		agent_fn_stop(&job->fns[i]);
 		agent_fn_drop_partial(&job->fns[i]);
@@ -466,12 +466,7 @@ void agent_job_drop(struct agent_job *job, const char *why)
 		trib_segment_fini(&job->segment);
 	}
 	agent->arena_used -= job->reserved_bytes;
-	if (job->out) {
-		(void)munmap(job->out, job->elements * sizeof(float));
-	}
-	if (job->out_fd >= 0) {
-		(void)close(job->out_fd);
-	}
+	job->out = agent_out_put(job->out);
 	trib_free(job->notes);
 	trib_free(job->pending);
 	agent->jobs[job->index] = NULL;
@@ -509,6 +504,9 @@ void agent_jobs_wake(struct agent *agent, const char *message)
 		return;
 	}
 	job = agent_job_find(agent, id + 1);
+	if (strncmp(message, "publish ", 8) == 0) {
+		agent_published_look(agent, id + 1);
+	}
 	if (strncmp(message, "purge ", 6) == 0) {
 		agent_models_purge(agent, id + 1);
 	}
@@ -611,6 +609,7 @@ void agent_jobs_tick(struct agent *agent)
 	uint64_t now = trib_clock_ms();
 
 	walk(agent, now);
+	agent_published_tick(agent, now);
 	for (uint32_t i = 0; i < AGENT_JOBS_MAX; i++) {
 		struct agent_job *job = agent->jobs[i];
 		uint64_t period;
@@ -638,6 +637,9 @@ void agent_jobs_tick(struct agent *agent)
 				agent_tree_look(job);
 			}
 			scale_to_zero(job, now);
+			if (job->phase == AGENT_COLLECTING && !asleep(job, now)) {
+				agent_published_prepare(job);
+			}
 			agent_tree_tell(job, now);
 		}
 	}

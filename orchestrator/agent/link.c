@@ -15,6 +15,7 @@
 
 #include "common/id.h"
 #include "common/log.h"
+#include "orchestrator/agent/published.h"
 
 static void settle_orphans(struct agent *agent)
 {
@@ -62,6 +63,7 @@ static void link_fini(struct agent_link *link)
 	(void)close(link->fd);
 	link->fd = -1;
 	agent_imports_unlink(link->agent, (uint32_t)(link - link->agent->links));
+	agent_published_unlink(link->agent, link);
 	if (link->greeted) {
 		trib_channels_fini(&link->channels);
 		(void)close(link->agent_bell);
@@ -201,6 +203,9 @@ static int greet(struct agent_link *link, const struct trib_link_message *hello)
 	}
 	log_info("link", "event=gateway pid=%d workers=%u again=%u", link->pid, link->workers,
 		 hello->reserved);
+	if (!rc) {
+		agent_published_link(link->agent, link);
+	}
 	return rc;
 }
 
@@ -234,6 +239,8 @@ static int transfer(struct agent_link *link, const struct trib_link_message *m)
 		agent_import_done(link, m);
 	} else if (m->kind == TRIB_LINK_FETCH) {
 		agent_models_want(link->agent, m->job, m->sum.round);
+	} else if (m->kind == TRIB_LINK_RELEASED) {
+		agent_published_released(link->agent, link, m);
 	} else {
 		return -EBADMSG;
 	}
@@ -275,6 +282,16 @@ static void on_message(int fd, unsigned ready, void *arg)
 static void begin_anew(struct agent_link *link)
 {
 	(void)shutdown(link->fd, SHUT_RDWR);
+}
+
+int agent_link_send(struct agent_link *link, const struct trib_link_message *message, int fd)
+{
+	int rc = trib_fd_send(link->fd, message, sizeof(*message), &fd, fd >= 0 ? 1 : 0);
+
+	if (rc && rc != -EAGAIN) {
+		begin_anew(link);
+	}
+	return rc;
 }
 
 void agent_link_segment(struct agent_link *link, const struct agent_job *job, const char *id,

@@ -19,6 +19,9 @@
 #include "common/log.h"
 #include "common/options.h"
 #include "common/privilege.h"
+#include "orchestrator/agent/filer.h"
+#include "orchestrator/agent/published.h"
+#include "orchestrator/agent/warm.h"
 
 #define TICK_BUSY_MS 20
 #define TICK_IDLE_MS 500
@@ -307,8 +310,14 @@ static int start(struct agent *agent)
 		rc = transport_start(agent);
 	}
 	if (!rc) {
-		rc = agent_writer_new(agent->loop, agent->options.models, agent_round_written,
-				      agent, &agent->writer);
+		rc = agent_writer_new(agent->loop, agent_round_written, agent, &agent->writer);
+	}
+	if (!rc) {
+		rc = agent_filer_new(agent->loop, agent->options.models, agent_published_filed,
+				     agent, &agent->filer);
+	}
+	if (!rc) {
+		rc = agent_warmer_new(&agent->warmer);
 	}
 	if (!rc) {
 		rc = trib_redis_new(agent->loop, agent->options.redis, &agent->redis);
@@ -346,7 +355,9 @@ static void stop(struct agent *agent)
 	agent_pool_stop(agent);
 	agent_zygote_stop(agent);
 	agent_admin_stop(agent);
+	agent->warmer = agent_warmer_free(agent->warmer);
 	agent->writer = agent_writer_free(agent->writer);
+	agent_published_stop(agent);
 }
 
 /* Of this process; memory has boots of its own. */

@@ -14,6 +14,7 @@
 #include "common/crypto.h"
 #include "common/log.h"
 #include "orchestrator/agent/agent.h"
+#include "orchestrator/agent/published.h"
 
 #define KEY_TEXT (2 * TRIB_TICKET_KEY_SIZE)
 #define QUIET_MS 200 /* after a failure, of one file */
@@ -127,49 +128,45 @@ static void on_told(const struct trib_value *value, void *arg)
 	trib_free(told);
 }
 
-static void tell(struct agent_transfer *t)
+static void tell(struct agent *agent, const char *job, uint32_t version, bool fetched)
 {
 	struct told *told = trib_alloc(sizeof(*told));
 	char key[TRIB_JOB_ID_SIZE + 16];
-	char version[12];
+	char number[12];
 
 	if (!told) {
 		return;
 	}
-	told->agent = t->agent;
-	told->version = t->round;
-	told->fetched = t->fetched;
-	memcpy(told->job, t->job, sizeof(told->job));
-	(void)snprintf(key, sizeof(key), "trib:{%s}:job", t->job);
-	(void)snprintf(version, sizeof(version), "%u", t->round);
-	if (trib_redis_send(t->agent->redis, on_told, told, "FCALL", "trib_model_at", "1", key,
-			    version, t->agent->options.node, NULL)) {
-		log_warn("models", "event=not-told job=%s version=%u", t->job, t->round);
+	told->agent = agent;
+	told->version = version;
+	told->fetched = fetched;
+	(void)snprintf(told->job, sizeof(told->job), "%s", job);
+	(void)snprintf(key, sizeof(key), "trib:{%s}:job", job);
+	(void)snprintf(number, sizeof(number), "%u", version);
+	if (trib_redis_send(agent->redis, on_told, told, "FCALL", "trib_model_at", "1", key, number,
+			    agent->options.node, NULL)) {
+		log_warn("models", "event=not-told job=%s version=%u", job, version);
 		trib_free(told);
 	}
 }
 
-static void here(struct agent_transfer *t)
+static void here(struct agent *agent, const char *id, uint32_t version, const char *digest,
+		 bool fetched)
 {
-	struct agent_job *job = agent_job_find(t->agent, t->job);
+	struct agent_job *job = agent_job_find(agent, id);
 
-	if (job && t->round + 1 >= job->peers.have_version) {
-		job->peers.have_version = t->round + 1;
-		memcpy(job->peers.have_digest, t->digest, sizeof(job->peers.have_digest));
+	if (job && version + 1 >= job->peers.have_version) {
+		job->peers.have_version = version + 1;
+		(void)snprintf(job->peers.have_digest, sizeof(job->peers.have_digest), "%s",
+			       digest);
 	}
-	if (t->fetched) {
-		agent_count(AGENT_M_MODELS_FETCHED, 1);
-		agent_count(AGENT_M_MODEL_BYTES_FETCHED, (int64_t)t->bytes);
-		log_info("models", "event=fetched job=%s version=%u", t->job, t->round);
-	}
-	tell(t);
-	if (job) {
-		agent_round_advance(job); /* a top may have waited for its base */
-	}
+	tell(agent, id, version, fetched);
 }
 
 static void on_fetched(struct agent_transfer *t)
 {
+	struct agent_job *job;
+
 	settled(t->agent, t->job, t->round);
 	if (t->rc) {
 		agent_count(AGENT_M_FETCHES_FAILED, 1);
@@ -177,7 +174,16 @@ static void on_fetched(struct agent_transfer *t)
 			 t->job, t->round, t->rc, t->status, t->error);
 		return;
 	}
-	here(t);
+	if (t->fetched) {
+		agent_count(AGENT_M_MODELS_FETCHED, 1);
+		agent_count(AGENT_M_MODEL_BYTES_FETCHED, (int64_t)t->bytes);
+		log_info("models", "event=fetched job=%s version=%u", t->job, t->round);
+	}
+	here(t->agent, t->job, t->round, t->digest, t->fetched);
+	job = agent_job_find(t->agent, t->job);
+	if (job) {
+		agent_round_advance(job); /* a top may have waited for its base */
+	}
 }
 
 static void on_where(const struct trib_value *value, void *arg)
@@ -219,11 +225,17 @@ static void on_where(const struct trib_value *value, void *arg)
 
 void agent_models_want(struct agent *agent, const char *job, uint32_t version)
 {
+	struct agent_model *model = agent_published_find(agent, job, version);
 	struct agent_wanted *w = wanted(agent, job, version);
 	struct want *want;
 	char key[TRIB_JOB_ID_SIZE + 16];
 	char number[12];
 
+	if (model) {
+		agent_published_offer(agent, model);
+		here(agent, model->job, version, model->digest, false);
+		return;
+	}
 	if (!agent->key_known || !w || w->busy || trib_clock_ms() < w->quiet_ms) {
 		return;
 	}

@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0
  * One round on this node: hand out what waits, fold, and once the record says the round is closed
- * and everything committed here is folded: leaves to the top, top to the model, model to a file,
- * file to the orchestrator.
+ * and everything committed here is folded: leaves to the top, top to the model, model to a
+ * memory, and the orchestrator is told.
  *
  *   IDLE -> COLLECTING -> FLUSHING -> FINALISING -> WRITING -> REPORTING -> IDLE
  *
- * Every step may be repeated: descriptors are idempotent (functions know what they folded), the
- * file is renamed into place, trib_task_done takes the first report.
+ * Every step may be repeated: descriptors are idempotent (functions know what they folded), a model
+ * made again replaces the one before, trib_task_done takes the first report.
  */
 #include "orchestrator/agent/agent.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "orchestrator/agent/published.h"
 
 #define LATER_MS          50
 #define RECOMMIT_AFTER_MS 2000 /* counts differ that long: ask about READY slots */
@@ -77,6 +77,7 @@ static void round_begin(struct agent_job *job, uint32_t round, uint32_t base)
 	}
 	job->round = round;
 	job->base = base;
+	agent_published_trim(job, base);
 	job->phase = AGENT_COLLECTING;
 	agent_tree_begin(job);
 	agent_tree_shape(job);
@@ -413,30 +414,11 @@ static void update_acked(struct agent_job *job, const struct trib_descriptor *d)
 	}
 }
 
-static void model_acked(struct agent_job *job, const struct trib_descriptor *d)
+static bool slot_still_ours(const struct agent_job *job, uint32_t slot, uint32_t gen)
 {
-	struct agent_write write = {
-		.job_index = job->index,
-		.round = job->round,
-		.version = job->base + 1,
-		.bytes = job->elements * sizeof(float),
-	};
+	struct trib_slot_view view = trib_slot_load(trib_segment_record(&job->segment, slot));
 
-	if (job->phase != AGENT_FINALISING || !agent_model_made(job, d)) {
-		return; /* other ranges are still to come */
-	}
-	memcpy(write.job, job->id, sizeof(write.job));
-	write.out_fd = fcntl(job->out_fd, F_DUPFD_CLOEXEC, 3);
-	if (write.out_fd < 0 || agent_writer_put(job->agent->writer, &write)) {
-		log_err("rounds", "event=writer-refused job=%s", job->id);
-		if (write.out_fd >= 0) {
-			(void)close(write.out_fd);
-		}
-		job->phase = AGENT_FLUSHING; /* the tick tries again */
-		return;
-	}
-	job->phase = AGENT_WRITING;
-	log_debug("rounds", "event=writing job=%s round=%u", job->id, job->round);
+	return view.state == TRIB_SLOT_CLAIMED && view.gen == gen;
 }
 
 /* Those that hand over to `parent` are told to do so once more. */
@@ -503,7 +485,7 @@ void agent_round_ack(struct agent_job *job, const struct trib_descriptor *d)
 		agent_tree_answered(&job->fns[d->source], d->slot);
 	} else if (d->flags == TRIB_DESC_MODEL && agent_is_top(job, d->source) &&
 		   d->round == job->round) {
-		model_acked(job, d);
+		agent_finalise_acked(job, d);
 	}
 }
 
@@ -564,27 +546,6 @@ static bool flush_leaves(struct agent_job *job)
 	return all;
 }
 
-static void finalise(struct agent_job *job)
-{
-	struct trib_descriptor model = { .kind = TRIB_DESC_MODEL,
-					 .round = job->round,
-					 .base = job->base,
-					 .tag = job->norms,
-					 .sent_us = trib_descriptor_now_us() };
-
-	if (agent_fn_equip_top(job, true)) {
-		return;
-	}
-	for (uint32_t lane = 0; lane < job->lanes; lane++) {
-		if (agent_fn_send(&job->fns[AGENT_TOP + lane], &model)) {
-			return; /* all of them once more, later */
-		}
-	}
-	agent_model_asked(job);
-	job->phase = AGENT_FINALISING;
-	log_debug("rounds", "event=finalising job=%s round=%u", job->id, job->round);
-}
-
 /* Updates that wait for the next buffer do not keep this one from closing. */
 static bool pending_of_round(const struct agent_job *job)
 {
@@ -622,62 +583,6 @@ static void counts_differ(struct agent_job *job, uint64_t folded)
 	}
 }
 
-struct report {
-	struct agent *agent;
-	char id[TRIB_JOB_ID_SIZE];
-	uint32_t round;
-};
-
-static void on_reported(const struct trib_value *value, void *arg)
-{
-	struct report *report = arg;
-	struct agent_job *job = agent_job_find(report->agent, report->id);
-	const char *word = value ? trib_value_text(trib_value_at(value, 0)) : "";
-
-	if (value && job && job->round == report->round && job->phase == AGENT_REPORTING) {
-		if (strcmp(word, "OK") == 0) {
-			agent_count(AGENT_M_ROUNDS, 1);
-		} else if (strcmp(word, "DUP") != 0) {
-			log_warn("rounds", "event=report-answer job=%s round=%u answer=%s", job->id,
-				 job->round, word);
-			if (strcmp(word, "COUNT") == 0) {
-				job->phase = AGENT_COLLECTING;
-			}
-			/* An error is no decision: the tick reports again. */
-			job->report_sent = trib_value_type(value) == TRIB_VALUE_ARRAY;
-			agent_job_sync(job);
-		}
-	}
-	trib_free(report);
-}
-
-static void report_done(struct agent_job *job)
-{
-	struct report *report = trib_alloc(sizeof(*report));
-	char round[12];
-	char count[24];
-	char weight[24];
-	char norm[TRIB_NORM_SIZE];
-
-	if (!report) {
-		return;
-	}
-	report->agent = job->agent;
-	report->round = job->round;
-	memcpy(report->id, job->id, sizeof(report->id));
-	(void)snprintf(round, sizeof(round), "%u", job->round);
-	(void)snprintf(count, sizeof(count), "%llu", (unsigned long long)job->expected);
-	(void)snprintf(weight, sizeof(weight), "%llu", (unsigned long long)job->weight_expected);
-	if (trib_redis_send(job->agent->redis, on_reported, report, "FCALL", "trib_task_done", "1",
-			    job->key, round, count, weight, job->digest, job->agent->options.node,
-			    job->segment.header.boot,
-			    trib_norm_text(job->norms ? job->mean_norm : -1, norm), NULL)) {
-		trib_free(report);
-		return;
-	}
-	job->report_sent = true;
-}
-
 void agent_round_advance(struct agent_job *job)
 {
 	struct trib_partial_totals folded;
@@ -713,34 +618,11 @@ void agent_round_advance(struct agent_job *job)
 		    !agent_peers_gather(job)) {
 			return;
 		}
-		finalise(job);
+		agent_finalise(job);
 	}
 	if (job->phase == AGENT_REPORTING && !job->report_sent) {
-		report_done(job);
+		agent_finalise_report(job);
 	}
-}
-
-void agent_round_written(struct agent_write *write, void *arg)
-{
-	struct agent *agent = arg;
-	struct agent_job *job = agent_job_find(agent, write->job);
-
-	if (!job || job->round != write->round || job->phase != AGENT_WRITING) {
-		return;
-	}
-	if (write->rc) {
-		log_err("rounds", "event=write-failed job=%s round=%u rc=%d", job->id, job->round,
-			write->rc);
-		job->phase = AGENT_FLUSHING; /* the tick tries again */
-		return;
-	}
-	memcpy(job->digest, write->digest, sizeof(job->digest));
-	job->peers.have_version = write->version + 1;
-	memcpy(job->peers.have_digest, write->digest, sizeof(job->peers.have_digest));
-	job->phase = AGENT_REPORTING;
-	log_debug("rounds", "event=reporting job=%s round=%u", job->id, job->round);
-	job->report_sent = false;
-	report_done(job);
 }
 
 /* ---- a function died ---- */
