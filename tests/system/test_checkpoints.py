@@ -105,7 +105,7 @@ def test_who_is_too_slow_in_a_synchronous_round_still_gets_its_model(node):
 def test_everything_is_kept_unless_said_otherwise(node):
     job = Job(node, size=300, clients=1, seed=3, rounds=4)
     run_rounds(job, [1, 1, 1])
-    assert listed(job) == files(job) == [0, 1, 2, 3]
+    until("all files", lambda: listed(job) == files(job) == [0, 1, 2, 3], 20)
     job.delete()
 
 
