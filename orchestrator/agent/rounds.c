@@ -414,13 +414,6 @@ static void update_acked(struct agent_job *job, const struct trib_descriptor *d)
 	}
 }
 
-static bool slot_still_ours(const struct agent_job *job, uint32_t slot, uint32_t gen)
-{
-	struct trib_slot_view view = trib_slot_load(trib_segment_record(&job->segment, slot));
-
-	return view.state == TRIB_SLOT_CLAIMED && view.gen == gen;
-}
-
 /* Those that hand over to `parent` are told to do so once more. */
 static void send_again(struct agent_job *job, uint32_t parent)
 {
