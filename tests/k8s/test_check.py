@@ -3,10 +3,12 @@
 that does not hold. (`make k8s-check` runs these.)"""
 import copy
 import os
+import re
 import subprocess
 import sys
 
 import pytest
+import yaml
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import policy  # noqa: E402
@@ -312,6 +314,15 @@ def test_an_autoscaler_of_nothing_or_of_fixed_replicas(pristine):
     assert any("its target sets replicas" in f for f in policy.check(objects))
     get(objects, "HorizontalPodAutoscaler", "tributary-orchestrator")["spec"]["scaleTargetRef"]["name"] = "orc"
     assert any("scales Deployment/orc" in f for f in policy.check(objects))
+
+
+def test_the_autoscalers_metric_has_a_rule_and_a_source(pristine):
+    """The adapter's rule in k8s/README.md names the metric of the component, and a series that there is."""
+    with open(os.path.join(render.K8S, "README.md"), encoding="utf-8") as f:
+        rule = yaml.safe_load(re.search(r"```yaml\n(externalRules:.*?)```", f.read(), re.S).group(1))["externalRules"][0]
+    scaler = get(pristine["hpa-external-metrics"], "HorizontalPodAutoscaler", "tributary-orchestrator")
+    assert rule["name"]["as"] == scaler["spec"]["metrics"][0]["external"]["metric"]["name"]
+    assert re.search(r'__name__="(\w+)"', rule["seriesQuery"]).group(1) in policy.metric_names()
 
 
 def test_huge_pages(pristine):
