@@ -18,6 +18,7 @@ struct watch {
 	char *line;
 	size_t size;
 	bool failed;
+	bool told; /* an event of this watch was good: not the next failure in a row */
 };
 
 /* ---- what is let in ---- */
@@ -269,6 +270,7 @@ static bool event(struct watch *w)
 		   strcmp(type, "DELETED") == 0) {
 		take(w->kube, e.object, *type == 'D');
 	}
+	w->told |= ok;
 	if (ok) { /* a BOOKMARK moves it, too */
 		(void)snprintf(w->version, sizeof(w->version), "%s", version);
 	}
@@ -328,6 +330,7 @@ static bool watch(struct watch *w)
 		(void)snprintf(url, sizeof(url), "%s%s", w->kube->base, path);
 		w->size = 0;
 		w->failed = false;
+		w->told = false;
 		orc_count(ORC_M_KUBE_WATCHES);
 		rc = trib_client_request(&request, &answer);
 	}
@@ -357,7 +360,9 @@ void *kube_watch(void *arg)
 			kube_rest(w.kube, 50); /* a server that ends streams at once */
 		} else if (!kube_over(w.kube)) {
 			orc_count(ORC_M_KUBE_FAILURES);
-			kube_rest(w.kube, kube_backoff(++failures));
+			failures = w.told ? 1 : failures + 1;
+			w.told = false;
+			kube_rest(w.kube, kube_backoff(failures));
 		}
 	}
 	trib_free(w.line);

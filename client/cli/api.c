@@ -3,12 +3,15 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/crypto.h"
 #include "common/id.h"
 
-#define PAGES_MAX 100
-#define PAGE      200 /* answers are parsed up to 1 MiB */
+#define LEADER_TRIES   20 /* with two orchestrators behind one address */
+#define LEADER_WAIT_NS 500000000L
+#define PAGES_MAX      100
+#define PAGE           200 /* answers are parsed up to 1 MiB */
 
 static void tell_problem(const struct cli_service *service, const char *what,
 			 const struct trib_client_answer *answer)
@@ -53,6 +56,22 @@ int cli_api_told(const struct cli_service *service, const char *what, int rc,
 	return answer->status >= 500 ? CLI_SERVER : CLI_REFUSED;
 }
 
+/* A standby refused: nothing was done, and another connection may find the leader. */
+static bool not_leader(const struct trib_client_answer *answer)
+{
+	char reason[160];
+	json_t *problem = NULL;
+	bool is;
+
+	if (answer->status != 503 ||
+	    trib_json_parse(answer->body, answer->size, &problem, reason)) {
+		return false;
+	}
+	is = strcmp(trib_json_text(problem, "code", ""), "not-leader") == 0;
+	json_decref(problem);
+	return is;
+}
+
 static int call(const struct cli_service *service, const char *method, const char *path,
 		const char *body, struct trib_client_answer *answer)
 {
@@ -82,7 +101,16 @@ static int call(const struct cli_service *service, const char *method, const cha
 		request.headers[1] = "Content-Type: application/merge-patch+json";
 		request.headers[2] = "If-Match: *";
 	}
-	return trib_client_request(&request, answer);
+	for (int tries = 1;; tries++) {
+		const struct timespec nap = { .tv_nsec = LEADER_WAIT_NS };
+		int rc = trib_client_request(&request, answer);
+
+		if (rc || tries == LEADER_TRIES || !not_leader(answer)) {
+			return rc;
+		}
+		trib_client_answer_fini(answer);
+		(void)nanosleep(&nap, NULL);
+	}
 }
 
 static int parse(const struct trib_client_answer *answer, json_t **ret_json)

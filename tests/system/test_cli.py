@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line against the real service: output, exit codes, messages."""
+import http.server
 import json
 import os
 import pty
@@ -71,6 +72,34 @@ def test_unreachable_is_exit_code_3():
                           capture_output=True, text=True, timeout=15)
     assert done.returncode == 3 and "no answer from http://127.0.0.1:1" in done.stderr
     assert done.stdout == ""
+
+
+def test_a_standby_behind_a_balancer_is_not_the_end():
+    """Two orchestrators behind one address: whoever reaches the one that does not lead is told so, and tries again."""
+    asked = []
+
+    class Standby(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append((self.path, self.headers["Idempotency-Key"]))
+            leads = len(asked) == 3
+            body = json.dumps({"status": {"phase": "Paused"}} if leads else
+                              {"status": 503, "code": "not-leader", "title": "This orchestrator is not the leader"})
+            self.send_response(200 if leads else 503)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Standby) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        done = subprocess.run([lib.BIN / "tributary", "pause", "job_00000000000000000000000001", "--api",
+                               f"http://127.0.0.1:{server.server_address[1]}"], capture_output=True, text=True,
+                              timeout=60, check=False)
+        server.shutdown()
+    assert done.returncode == 0, done
+    assert len(asked) == 3 and len(set(asked)) == 1  # the same request, recognisable
 
 
 def test_a_job_from_submit_to_delete(shared_service, tmp_path):
