@@ -43,6 +43,15 @@ void trib_config_redis(struct trib_config_check *check, const char *option, cons
 	}
 }
 
+void trib_config_redis_login(struct trib_config_check *check, const struct trib_redis_login *login)
+{
+	char reason[256];
+
+	if (trib_redis_login_check(login, reason)) {
+		trib_config_fault(check, "redis-password-file", "%s", reason);
+	}
+}
+
 void trib_config_url(struct trib_config_check *check, const char *option, const char *url)
 {
 	const char *host = strncmp(url, "http://", 7) == 0    ? url + 7

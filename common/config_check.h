@@ -8,6 +8,7 @@
 
 #include "common/access.h"
 #include "common/options.h"
+#include "common/redis_login.h"
 #include "common/tls.h"
 
 struct trib_config_check {
@@ -19,6 +20,8 @@ void trib_config_fault(struct trib_config_check *check, const char *option, cons
 	TRIB_PRINTF(3, 4);
 void trib_config_listen(struct trib_config_check *check, const char *option, const char *address);
 void trib_config_redis(struct trib_config_check *check, const char *option, const char *address);
+/* Reads the files of passwords as a start would. */
+void trib_config_redis_login(struct trib_config_check *check, const struct trib_redis_login *login);
 /* http://.. or https://.. */
 void trib_config_url(struct trib_config_check *check, const char *option, const char *url);
 /* Something will be made at `path`: its directory must be there and take files. */

@@ -176,6 +176,7 @@ static void on_reply(redisAsyncContext *context, void *data, void *private)
 	TAILQ_REMOVE(&redis->sent, call, entry);
 	redis->sent_count--;
 	redis->sent_bytes -= call->size;
+	redis_link_answered(redis, value_of(reply));
 	if (is_passing(redis, reply)) {
 		TAILQ_INSERT_TAIL(&redis->again, call, entry);
 		hold(redis);
@@ -326,7 +327,8 @@ static void ignore_broken_pipes(void)
 	}
 }
 
-int trib_redis_new(struct trib_loop *loop, const char *address, struct trib_redis **ret_redis)
+static int redis_new(struct trib_loop *loop, const char *address, bool to_sentinel,
+		     struct trib_redis **ret_redis)
 {
 	struct trib_redis *redis = trib_alloc(sizeof(*redis));
 	int rc;
@@ -336,6 +338,7 @@ int trib_redis_new(struct trib_loop *loop, const char *address, struct trib_redi
 	}
 	ignore_broken_pipes();
 	redis->loop = loop;
+	redis->to_sentinel = to_sentinel;
 	redis->probing = true;
 	TAILQ_INIT(&redis->waiting);
 	TAILQ_INIT(&redis->sent);
@@ -349,6 +352,17 @@ int trib_redis_new(struct trib_loop *loop, const char *address, struct trib_redi
 	}
 	*ret_redis = redis;
 	return 0;
+}
+
+int trib_redis_new(struct trib_loop *loop, const char *address, struct trib_redis **ret_redis)
+{
+	return redis_new(loop, address, false, ret_redis);
+}
+
+int trib_redis_new_to_sentinel(struct trib_loop *loop, const char *address,
+			       struct trib_redis **ret_redis)
+{
+	return redis_new(loop, address, true, ret_redis);
 }
 
 struct trib_redis *trib_redis_free(struct trib_redis *redis)

@@ -42,11 +42,15 @@ typedef void trib_redis_cb(const struct trib_value *value, void *arg);
 /* address: "unix:/path", "host:port" or "sentinel://.." (common/sentinel.h). Through Sentinels the
  * master is found and found again after each fail-over, and an answer is given once `confirm`
  * replicas have all that was written before it. Connects in the background (but a host NAME is
- * looked up blocking, at each connect: give an IP address where a loop must not wait). Sets SIGPIPE
+ * looked up blocking, at each connect: give an IP address where a loop must not wait). Logs in as
+ * common/redis_login.h was told; a login that is refused is logged and tried again. Sets SIGPIPE
  * to be ignored if it is at its default: hiredis writes without MSG_NOSIGNAL. 0, -EINVAL, -ENOMEM.
  */
 TRIB_MUST_CHECK int trib_redis_new(struct trib_loop *loop, const char *address,
 				   struct trib_redis **ret_redis);
+/* The same to a Sentinel: logs in as Sentinels want it (common/redis_login.h). */
+TRIB_MUST_CHECK int trib_redis_new_to_sentinel(struct trib_loop *loop, const char *address,
+					       struct trib_redis **ret_redis);
 struct trib_redis *trib_redis_free(struct trib_redis *redis);
 /* Sentinel's, of the master that is connected or was last; 0 without Sentinels. */
 uint64_t trib_redis_config_epoch(const struct trib_redis *redis);

@@ -42,7 +42,9 @@ struct trib_redis {
 	redisAsyncContext *context; /* NULL when down */
 	enum state state;
 	bool closing;
-	bool probing; /* one call at a time until Redis really answers: keeps the order */
+	bool to_sentinel;
+	uint64_t denied_ms; /* when that was logged last; 0: never */
+	bool probing;       /* one call at a time until Redis really answers: keeps the order */
 	uint64_t backoff_ms;
 	uint64_t up_since_ms;
 	char host[TRIB_MASTER_HOST_MAX]; /* or the path of the unix socket */
@@ -94,6 +96,14 @@ void redis_link_free(struct trib_redis *redis);
 /* Breaks the connection; it is made again. */
 void redis_link_lose(struct trib_redis *redis);
 void redis_link_subscribe(struct trib_redis *redis);
+/* Logs, now and then, when `text`, an error of Redis, says that we may not. */
+void redis_link_denied(struct trib_redis *redis, const char *text);
+static inline void redis_link_answered(struct trib_redis *redis, const struct trib_value *value)
+{
+	if (trib_value_type(value) == TRIB_VALUE_ERROR) {
+		redis_link_denied(redis, trib_value_text(value));
+	}
+}
 bool redis_link_role(struct trib_redis *redis, const struct trib_value *role); /* a master's? */
 void *redis_link_take(void *reply); /* the callback's reply: to be freed by freeReplyObject */
 

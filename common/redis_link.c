@@ -15,10 +15,12 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/redis_internal.h"
+#include "common/redis_login.h"
 
 #define BACKOFF_MAX_MS 1000
 #define STABLE_MS      1000 /* a connection that lived so long starts the back-off anew */
 #define CONNECT_MS     3000
+#define DENIED_MS      10000 /* how often that is logged */
 #define SILENCE_MS     10000 /* unacknowledged TCP data for so long: the peer is gone */
 
 /* hiredis frees a reply after its callback, unless the callback took it. */
@@ -107,7 +109,7 @@ static void on_message(redisAsyncContext *context, void *data, void *private)
 
 	(void)private;
 	if (!redis || !value || trib_value_count(value) != 3) {
-		return;
+		return; /* an error of Redis ends the connection (on_disconnect) */
 	}
 	redis->backoff_ms = BACKOFF_MIN_MS;
 	kind = trib_value_text(trib_value_at(value, 0));
@@ -142,6 +144,62 @@ static void come_up(struct trib_redis *redis)
 	}
 }
 
+/* ---- login ---- */
+
+void redis_link_denied(struct trib_redis *redis, const char *text)
+{
+	bool password;
+	const char *user;
+	uint64_t now;
+
+	if (!redis_starts_with(text, "NOAUTH") && !redis_starts_with(text, "NOPERM") &&
+	    !redis_starts_with(text, "WRONGPASS") && !redis_starts_with(text, "ERR AUTH")) {
+		return;
+	}
+	now = trib_clock_ms();
+	if (redis->denied_ms && now - redis->denied_ms < DENIED_MS) {
+		return;
+	}
+	redis->denied_ms = now;
+	password = trib_redis_login_of(redis->to_sentinel, &user) != NULL;
+	log_err("redis", "denied host=%s port=%d user=%s password=%s error=\"%.160s\" hint=--%s",
+		redis->host, redis->port, user ? user : "default", password ? "given" : "none",
+		text, redis->to_sentinel ? "sentinel-password-file" : "redis-password-file");
+}
+
+static void greet(struct trib_redis *redis);
+
+static void on_login(redisAsyncContext *context, void *data, void *private)
+{
+	struct trib_redis *redis = context->data;
+
+	(void)private;
+	if (!redis || !data) {
+		return;
+	}
+	if (trib_value_type(data) == TRIB_VALUE_ERROR) {
+		redis_link_answered(redis, data);
+		redis->backoff_ms = BACKOFF_MAX_MS;
+		redis_link_lose(redis);
+		return;
+	}
+	greet(redis);
+}
+
+static int log_in(struct trib_redis *redis)
+{
+	const char *user;
+	const char *password = trib_redis_login_of(redis->to_sentinel, &user);
+
+	if (!password) {
+		greet(redis);
+		return REDIS_OK;
+	}
+	return user ? redisAsyncCommand(redis->context, on_login, NULL, "AUTH %s %s", user,
+					password)
+		    : redisAsyncCommand(redis->context, on_login, NULL, "AUTH %s", password);
+}
+
 /* What a Sentinel calls the master may have ceased to be one. */
 static void on_role(redisAsyncContext *context, void *data, void *private)
 {
@@ -151,6 +209,7 @@ static void on_role(redisAsyncContext *context, void *data, void *private)
 	if (!redis || !data) {
 		return;
 	}
+	redis_link_answered(redis, data);
 	if (!redis_link_role(redis, data)) {
 		log_debug("redis", "no-master host=%s port=%d", redis->host, redis->port);
 		redis_link_lose(redis);
@@ -159,6 +218,16 @@ static void on_role(redisAsyncContext *context, void *data, void *private)
 	log_info("redis", "master host=%s port=%d config-epoch=%llu replicas=%zu", redis->host,
 		 redis->port, (unsigned long long)redis->config_epoch, redis->replicas);
 	come_up(redis);
+}
+
+/* Logged in, where that is wanted. */
+static void greet(struct trib_redis *redis)
+{
+	if (!redis->sentinel) {
+		come_up(redis);
+	} else if (redisAsyncCommand(redis->context, on_role, NULL, "ROLE") != REDIS_OK) {
+		trib_timer_after(redis->timer, 0); /* out of memory: gives up */
+	}
 }
 
 /* hiredis releases the context itself after a failure, and goes on using it after a success: so
@@ -176,9 +245,7 @@ static void on_connect(const redisAsyncContext *context, int status)
 		go_down(redis);
 		return;
 	}
-	if (!redis->sentinel) {
-		come_up(redis);
-	} else if (redisAsyncCommand(redis->context, on_role, NULL, "ROLE") != REDIS_OK) {
+	if (log_in(redis) != REDIS_OK) {
 		trib_timer_after(redis->timer, 0); /* out of memory: gives up */
 	}
 }
@@ -191,6 +258,7 @@ static void on_disconnect(const redisAsyncContext *context, int status)
 	if (redis) {
 		log_debug("redis", "connection-lost host=%s port=%d error=%s", redis->host,
 			  redis->port, context->errstr ? context->errstr : "");
+		redis_link_denied(redis, context->errstr ? context->errstr : "");
 		go_down(redis);
 	}
 }

@@ -63,8 +63,8 @@ static void listen_to(struct trib_sentinel *sentinel)
 	}
 	sentinel->watch = trib_redis_free(sentinel->watch);
 	sentinel->watched = sentinel->current;
-	if (trib_redis_new(sentinel->loop, sentinel->addresses[sentinel->current],
-			   &sentinel->watch) ||
+	if (trib_redis_new_to_sentinel(sentinel->loop, sentinel->addresses[sentinel->current],
+				       &sentinel->watch) ||
 	    trib_redis_subscribe(sentinel->watch, "+switch-master", on_switch, on_listening,
 				 sentinel)) {
 		sentinel->watch = trib_redis_free(sentinel->watch);
@@ -159,8 +159,8 @@ static void attempt(struct trib_sentinel *sentinel)
 	sentinel->has_address = false;
 	trib_timer_after(sentinel->limit, ASK_MS);
 	/* The address first: the epoch that is read after it is not older than it. */
-	if (trib_redis_new(sentinel->loop, sentinel->addresses[sentinel->current],
-			   &sentinel->query) ||
+	if (trib_redis_new_to_sentinel(sentinel->loop, sentinel->addresses[sentinel->current],
+				       &sentinel->query) ||
 	    trib_redis_send(sentinel->query, on_address, sentinel, "SENTINEL",
 			    "get-master-addr-by-name", sentinel->name, NULL) ||
 	    trib_redis_send(sentinel->query, on_record, sentinel, "SENTINEL", "MASTER",
@@ -252,7 +252,7 @@ static int check_addresses(struct trib_sentinel *sentinel)
 		    strncmp(sentinel->addresses[i], "sentinel:", 9) == 0) {
 			return -EINVAL;
 		}
-		rc = trib_redis_new(sentinel->loop, sentinel->addresses[i], &redis);
+		rc = trib_redis_new_to_sentinel(sentinel->loop, sentinel->addresses[i], &redis);
 		redis = rc ? NULL : trib_redis_free(redis);
 	}
 	return rc;

@@ -11,6 +11,7 @@
 #include "common/httpd.h"
 #include "common/loop.h"
 #include "common/redis.h"
+#include "common/redis_login.h"
 #include "common/ticket.h"
 #include "gateway/job.h"
 #include "gateway/model_offer.h"
@@ -27,6 +28,7 @@ struct gw_options {
 	const char *admin;
 	const char *agent;
 	const char *redis;
+	struct trib_redis_login login;
 	const char *models;
 	const char *node;
 	const char *addr_file;

@@ -367,6 +367,7 @@ static int check(const struct gw_options *o, const struct trib_option *table)
 	trib_config_listen(&check, "admin", o->admin);
 	trib_config_socket(&check, "agent", o->agent);
 	trib_config_redis(&check, "redis", o->redis);
+	trib_config_redis_login(&check, &o->login);
 	trib_config_directory(&check, "models", o->models);
 	if (o->addr_file) {
 		trib_config_place(&check, "addr-file", o->addr_file);
@@ -383,6 +384,7 @@ static int parse(int argc, char **argv, struct gw_options *o)
 		{ "admin", TRIB_OPTION_TEXT, &o->admin, 0, 0, "ADDR", "health and metrics" },
 		{ "agent", TRIB_OPTION_TEXT, &o->agent, 0, 0, "PATH", "the node agent's socket" },
 		{ "redis", TRIB_OPTION_TEXT, &o->redis, 0, 0, "ADDR", "unix:/path or host:port" },
+		TRIB_REDIS_LOGIN_OPTIONS(o->login),
 		{ "models", TRIB_OPTION_TEXT, &o->models, 0, 0, "DIR", "published models" },
 		{ "node", TRIB_OPTION_TEXT, &o->node, 0, 0, "NAME", "this node's name" },
 		{ "addr-file", TRIB_OPTION_TEXT, &o->addr_file, 0, 0, "PATH",
@@ -425,6 +427,7 @@ static int parse(int argc, char **argv, struct gw_options *o)
 int main(int argc, char **argv)
 {
 	static struct process p = { .listen_fd = -1, .admin_fd = -1 };
+	char reason[256];
 	int rc;
 
 	p.gw.options = (struct gw_options){
@@ -446,6 +449,10 @@ int main(int argc, char **argv)
 		return rc == 1 ? 0 : 2;
 	}
 	trib_log_init("gateway", TRIB_LOG_INFO);
+	if (trib_redis_login(&p.gw.options.login, reason)) {
+		log_err("main", "%s", reason);
+		return 1;
+	}
 	trib_privilege_share(p.gw.options.share);
 	(void)signal(SIGPIPE, SIG_IGN);
 	raise_limits(p.gw.options.conns_max);

@@ -37,6 +37,7 @@ struct settings {
 	const char *listen;
 	const char *admin;
 	const char *redis;
+	struct trib_redis_login login;
 	const char *id;
 	const char *data_url;
 	const char *addr_file;
@@ -406,6 +407,7 @@ static int check(const struct settings *s, const struct trib_option *options)
 	trib_config_listen(&check, "listen", s->listen);
 	trib_config_listen(&check, "admin", s->admin);
 	trib_config_redis(&check, "redis", s->redis);
+	trib_config_redis_login(&check, &s->login);
 	trib_config_url(&check, "data-url", s->data_url);
 	if (!trib_client_id_valid(s->id)) {
 		trib_config_fault(&check, "id", "'%s' is no name", s->id);
@@ -435,6 +437,7 @@ int main(int argc, char **argv)
 		{ "admin", TRIB_OPTION_TEXT, &settings.admin, 0, 0, "ADDR", "health and metrics" },
 		{ "redis", TRIB_OPTION_TEXT, &settings.redis, 0, 0, "ADDR",
 		  "unix:PATH, HOST:PORT or sentinel://HOST:PORT,../MASTER" },
+		TRIB_REDIS_LOGIN_OPTIONS(settings.login),
 		{ "id", TRIB_OPTION_TEXT, &settings.id, 0, 0, "NAME",
 		  "who this is; unique, and the same after a restart" },
 		{ "data-url", TRIB_OPTION_TEXT, &settings.data_url, 0, 0, "URL",
@@ -454,6 +457,7 @@ int main(int argc, char **argv)
 		{ 0 },
 	};
 	const char *reason = "";
+	char login[256];
 	int first;
 	int rc =
 		trib_options_parse(argc, argv, "tributary-orchestrator [OPTIONS]", options, &first);
@@ -479,6 +483,10 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	trib_log_init("orchestrator", TRIB_LOG_INFO);
+	if (trib_redis_login(&settings.login, login)) {
+		log_err("main", "not-started error=%s", login);
+		return 1;
+	}
 	(void)signal(SIGPIPE, SIG_IGN);
 	return run(&settings);
 }

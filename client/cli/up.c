@@ -352,8 +352,9 @@ static void on_answer(const char *answer, void *arg)
 	struct seat *seat = arg;
 	struct up *up = seat->up;
 	struct up_child *child = &up->children[seat->who];
-	bool ok = strncmp(answer, seat->who == UP_REDIS ? "+PONG" : "HTTP/1.1 200",
-			  seat->who == UP_REDIS ? 5 : 12) == 0;
+	bool ok = seat->who == UP_REDIS
+			  ? strncmp(answer, "+PONG", 5) == 0 || strncmp(answer, "-NOAUTH", 7) == 0
+			  : strncmp(answer, "HTTP/1.1 200", 12) == 0;
 
 	if (!child->pid || up->phase == PHASE_STOPPING) {
 		return;
@@ -504,6 +505,7 @@ static int run(struct up *up)
 	rc = rc || up->config.join ? rc : listen_on("api", up->config.api, &up->api_fd);
 	rc = rc ? rc : listen_on("data", up->config.data, &up->data_fd);
 	rc = rc ? rc : make_all(up);
+	rc = rc ? rc : up_config_users(&up->config, &up->paths);
 	if (rc) {
 		return rc;
 	}

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/crypto.h"
 #include "common/id.h"
 
 #define ARENA_DEFAULT_MAX (2ull << 30)
@@ -191,6 +192,12 @@ int up_config_read(struct up_config *config, const struct cli_command *command, 
 		TEXT("data", data, "ADDR", "clients' interface; port 0 = any"),
 		TEXT("data-url", data_url, "URL", "the same as clients reach it"),
 		TEXT("redis", redis, "ADDR", "use this Redis, start none"),
+		TEXT("redis-user", login.user, "NAME", "ACL user of Redis"),
+		TEXT("redis-password-file", login.password_file, "FILE",
+		     "its password; our own Redis wants it, too"),
+		TEXT("sentinel-user", login.sentinel_user, "NAME", "ACL user of the Sentinels"),
+		TEXT("sentinel-password-file", login.sentinel_password_file, "FILE",
+		     "its password"),
 		TEXT("redis-server", redis_server, "PROGRAM", "what to start"),
 		TEXT("redis-listen", redis_listen, "HOST:PORT",
 		     "our Redis serves other nodes, too"),
@@ -247,6 +254,15 @@ int up_config_read(struct up_config *config, const struct cli_command *command, 
 		*ret_exit = find_file("operators", &config->operators, config->operators_path);
 	}
 	if (*ret_exit == CLI_OK) {
+		*ret_exit = find_file("redis-password-file", &config->login.password_file,
+				      config->redis_password_path);
+	}
+	if (*ret_exit == CLI_OK) {
+		*ret_exit =
+			find_file("sentinel-password-file", &config->login.sentinel_password_file,
+				  config->sentinel_password_path);
+	}
+	if (*ret_exit == CLI_OK) {
 		*ret_exit = find_file("quotas", &config->quotas, config->quotas_path);
 	}
 	if (*ret_exit == CLI_OK) {
@@ -295,6 +311,10 @@ static void program(struct up_child *child, const struct up_config *config,
 	up_child_word(child, "--admin");
 	up_child_word(child, "unix:%s", admin);
 	up_child_option(child, "redis", config->redis_address);
+	up_child_option(child, "redis-user", config->login.user);
+	up_child_option(child, "redis-password-file", config->login.password_file);
+	up_child_option(child, "sentinel-user", config->login.sentinel_user);
+	up_child_option(child, "sentinel-password-file", config->login.sentinel_password_file);
 }
 
 static void tls_words(const struct trib_tls_files *files, struct up_child *child)
@@ -313,6 +333,40 @@ static void access_words(const struct up_config *config, struct up_child *child)
 	up_child_option(child, "jwt-audience", config->jwt_audience);
 }
 
+#define USERS "redis-users.conf"
+
+/* Hashes only; who is not named cannot log in. */
+int up_config_users(const struct up_config *config, const struct up_paths *paths)
+{
+	const char *user = config->login.user;
+	char password[TRIB_REDIS_PASSWORD_MAX + 1];
+	char hash[TRIB_SHA256_TEXT_SIZE];
+	char text[512];
+	int rc;
+
+	if (!config->login.password_file || config->redis || config->join) {
+		return CLI_OK;
+	}
+	if (user && (!trib_client_id_valid(user) || strcmp(user, "default") == 0)) {
+		cli_say("--redis-user: 1 to 64 of A-Z a-z 0-9 . _ : -, and not 'default'");
+		return CLI_USAGE;
+	}
+	rc = trib_redis_password(config->login.password_file, password);
+	rc = rc ? rc : trib_sha256(password, strlen(password), hash);
+	explicit_bzero(password, sizeof(password));
+	if (rc) {
+		cli_say("--redis-password-file: %s", strerror(-rc));
+		return CLI_USAGE;
+	}
+	(void)snprintf(text, sizeof(text), "%suser %s on #%s ~* &* +@all\n",
+		       user ? "user default off\n" : "", user ? user : "default", hash);
+	rc = up_write_file(paths, USERS, text);
+	if (rc) {
+		cli_say("%s/" USERS ": %s", paths->dir, strerror(-rc));
+	}
+	return rc ? CLI_FAILED : CLI_OK;
+}
+
 static void redis_words(const struct up_config *config, const struct up_paths *paths,
 			struct up_child *child)
 {
@@ -320,6 +374,9 @@ static void redis_words(const struct up_config *config, const struct up_paths *p
 
 	up_socket_path(paths, "redis.sock", socket_path);
 	up_child_word(child, "%s", config->redis_server);
+	if (config->login.password_file) {
+		up_child_word(child, "%s/" USERS, paths->dir);
+	}
 	if (config->redis_listen) {
 		const char *colon = strrchr(config->redis_listen, ':');
 

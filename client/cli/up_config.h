@@ -7,6 +7,7 @@
 #include "client/cli/cli.h"
 #include "client/cli/up_child.h"
 #include "client/cli/up_paths.h"
+#include "common/redis_login.h"
 #include "common/tls.h"
 
 enum up_who {
@@ -48,6 +49,7 @@ struct up_config {
 	const char *idle_timeout_ms;
 	const char *conns_max;
 	const char *webhook_allow;
+	struct trib_redis_login login;
 	const char *quotas;
 	const char *operators; /* files: made absolute */
 	const char *jwt_alg;
@@ -63,6 +65,8 @@ struct up_config {
 	char bin_dir[UP_DIR_MAX];
 	char operators_path[UP_PATH_MAX];
 	char jwt_key_path[UP_PATH_MAX];
+	char redis_password_path[UP_PATH_MAX];
+	char sentinel_password_path[UP_PATH_MAX];
 	char quotas_path[UP_PATH_MAX];
 	char api_address[128];
 	char node_text[64];
@@ -80,5 +84,9 @@ void up_config_urls(struct up_config *config, unsigned api_port, unsigned data_p
  * handed over as fd:N. */
 void up_config_children(struct up_config *config, const struct up_paths *paths, int api_fd,
 			int data_fd, struct up_child children[UP_COUNT]);
+
+/* The users of our own Redis, when a password is wanted: a file that its command line names. An
+ * enum cli_exit. */
+int up_config_users(const struct up_config *config, const struct up_paths *paths);
 
 #endif

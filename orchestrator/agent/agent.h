@@ -16,6 +16,7 @@
 #include "common/json.h"
 #include "common/loop.h"
 #include "common/redis.h"
+#include "common/redis_login.h"
 #include "orchestrator/agent/peers.h"
 #include "orchestrator/agent/plan.h"
 #include "shm/channel.h"
@@ -192,6 +193,7 @@ struct agent_options {
 	const char *node;
 	const char *socket;
 	const char *redis;
+	struct trib_redis_login login;
 	const char *keeper;
 	const char *models;
 	const char *transport;

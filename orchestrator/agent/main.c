@@ -61,6 +61,7 @@ static int check(const struct agent_options *o, const struct trib_option *table)
 	}
 	trib_config_socket(&check, "socket", o->socket);
 	trib_config_redis(&check, "redis", o->redis);
+	trib_config_redis_login(&check, &o->login);
 	if (o->keeper[0]) {
 		trib_config_socket(&check, "keeper", o->keeper);
 	}
@@ -95,6 +96,7 @@ static int parse(struct agent_options *o, int argc, char **argv)
 		  "where the gateway connects" },
 		{ "redis", TRIB_OPTION_TEXT, &o->redis, 0, 0, "ADDR",
 		  "unix:PATH, HOST:PORT or sentinel://HOST:PORT,../MASTER" },
+		TRIB_REDIS_LOGIN_OPTIONS(o->login),
 		{ "keeper", TRIB_OPTION_TEXT, &o->keeper, 0, 0, "PATH",
 		  "keeper of memfds; empty = none" },
 		{ "models", TRIB_OPTION_TEXT, &o->models, 0, 0, "DIR", "published models" },
@@ -371,6 +373,7 @@ static void name_boot(struct agent *agent)
 int main(int argc, char **argv)
 {
 	static struct agent agent = { .keeper_fd = -1, .link_fd = -1, .zygote_fd = -1 };
+	char reason[256];
 	int rc;
 
 	rc = parse(&agent.options, argc, argv);
@@ -378,6 +381,10 @@ int main(int argc, char **argv)
 		return rc > 0 ? 0 : 2;
 	}
 	trib_log_init("agent", TRIB_LOG_INFO);
+	if (trib_redis_login(&agent.options.login, reason)) {
+		log_err("main", "event=start-failed detail=\"%s\"", reason);
+		return 1;
+	}
 	name_boot(&agent);
 	trib_client_trust(agent.options.peer_ca, agent.options.peer_cert, agent.options.peer_key);
 	trib_privilege_share(agent.options.share);
