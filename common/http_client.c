@@ -4,7 +4,9 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "common/version.h"
 
@@ -144,6 +146,28 @@ static size_t on_write(char *data, size_t unit, size_t count, void *arg)
 	return keep(t->answer, data, size);
 }
 
+static size_t on_header(char *data, size_t unit, size_t count, void *arg)
+{
+	static const char name[] = "location:";
+	struct trib_client_answer *answer = ((struct transfer *)arg)->answer;
+	size_t size = unit * count;
+	size_t at = sizeof(name) - 1;
+
+	if (size > 5 && memcmp(data, "HTTP/", 5) == 0) {
+		answer->location[0] = '\0';
+	}
+	if (size < at || strncasecmp(data, name, at) != 0) {
+		return size;
+	}
+	while (at < size && data[at] == ' ') {
+		at++;
+	}
+	(void)snprintf(answer->location, sizeof(answer->location), "%.*s", (int)(size - at),
+		       data + at);
+	answer->location[strcspn(answer->location, "\r\n")] = '\0';
+	return size;
+}
+
 static int on_progress(void *arg, curl_off_t down, curl_off_t done, curl_off_t up, curl_off_t sent)
 {
 	const struct transfer *t = arg;
@@ -188,6 +212,8 @@ static void set_common(struct transfer *t, const char *url, struct curl_slist *h
 	(void)curl_easy_setopt(t->curl, CURLOPT_ERRORBUFFER, t->answer->error);
 	(void)curl_easy_setopt(t->curl, CURLOPT_WRITEFUNCTION, on_write);
 	(void)curl_easy_setopt(t->curl, CURLOPT_WRITEDATA, t);
+	(void)curl_easy_setopt(t->curl, CURLOPT_HEADERFUNCTION, on_header);
+	(void)curl_easy_setopt(t->curl, CURLOPT_HEADERDATA, t);
 }
 
 /* Redirects lead to the gateway the orchestrator names, which wants the same credentials. */

@@ -31,8 +31,9 @@ struct trib_client_answer {
 	long status;
 	char *body; /* terminated, never NULL after success; owned */
 	size_t size;
-	uint64_t saved;  /* bytes written to `file` */
-	char error[256]; /* why there is no answer */
+	uint64_t saved;      /* bytes written to `file` */
+	char location[1024]; /* of the last head, "" = none */
+	char error[256];     /* why there is no answer */
 };
 
 /* PEM files for https from now on, borrowed; NULL: the system's trust, no certificate of our own.

@@ -128,6 +128,42 @@ void orc_reply_header(struct orc_request *r, const char *name, const char *value
 	}
 }
 
+/* Percent-encodes what a URL's path or query cannot hold. */
+static void url_encode(const char *text, char *out, size_t size)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				    "0123456789-._~/:@!$&'()*+,;=";
+	size_t used = 0;
+
+	for (; *text && used + 4 < size; text++) {
+		if (strchr(plain, *text)) {
+			out[used++] = *text;
+		} else {
+			used += (size_t)snprintf(out + used, size - used, "%%%02X",
+						 (unsigned)(uint8_t)*text);
+		}
+	}
+	out[used] = '\0';
+}
+
+/* Location: the same resource where it can be written. */
+static void name_leader(const struct orc_request *r, struct trib_exchange *x)
+{
+	const struct trib_http_request *request = trib_exchange_request(x);
+	const char *leader = orc_leader_elsewhere(r->app->leader);
+	char path[1024];
+	char location[2600];
+
+	if (*leader && strlen(request->path) <= 300 && strlen(request->query) <= 1024) {
+		url_encode(request->path, path, sizeof(path));
+		(void)snprintf(location, sizeof(location), "%s%s%s%s", leader, path,
+			       request->query[0] ? "?" : "", request->query);
+		if (trib_http_header(x, "Location", location)) {
+			log_warn("api", "header-left-out name=Location");
+		}
+	}
+}
+
 void orc_reply_later(struct orc_request *r, enum trib_problem code, const char *detail,
 		     uint64_t retry_ms)
 {
@@ -136,6 +172,7 @@ void orc_reply_later(struct orc_request *r, enum trib_problem code, const char *
 	if (x) {
 		count_status(r, trib_problem_status(code));
 		if (code == TRIB_PROBLEM_NOT_LEADER) {
+			name_leader(r, x);
 			trib_http_last(x); /* behind a balancer another connection finds it */
 		}
 		trib_http_problem(x, code, detail, retry_ms);
@@ -236,24 +273,6 @@ void orc_reply_versioned(struct orc_request *r, int status, json_t *body, uint64
 
 	(void)snprintf(prefix, sizeof(prefix), "g%llu-", (unsigned long long)generation);
 	reply_tagged(r, status, body, prefix);
-}
-
-/* Percent-encodes what a URL's path or query cannot hold. */
-static void url_encode(const char *text, char *out, size_t size)
-{
-	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				    "0123456789-._~/:@!$&'()*+,;=";
-	size_t used = 0;
-
-	for (; *text && used + 4 < size; text++) {
-		if (strchr(plain, *text)) {
-			out[used++] = *text;
-		} else {
-			used += (size_t)snprintf(out + used, size - used, "%%%02X",
-						 (unsigned)(uint8_t)*text);
-		}
-	}
-	out[used] = '\0';
 }
 
 void orc_reply_list(struct orc_request *r, json_t *items, const char *next)

@@ -103,6 +103,7 @@ static json_t *round_json(const struct orc_round *round, enum orc_job_state job)
 				  round->version >= 0 ? json_integer((json_int_t)round->version)
 						      : json_null());
 	(void)json_object_set_new(json, "metrics", trib_metrics_json(round->metrics));
+	(void)json_object_set_new(json, "partial", json_integer((json_int_t)round->partial));
 	if (round->backup[0]) {
 		(void)json_object_set_new(json, "backup", backup_json(round->backup));
 	}

@@ -17,6 +17,7 @@ struct orc_leader {
 	struct orc_store *store; /* NULL until started */
 	struct trib_timer *timer;
 	const char *id;
+	const char *url; /* of this API, "" = not told */
 	void (*on_lead)(void *arg);
 	void *arg;
 	uint64_t epoch;
@@ -29,6 +30,7 @@ struct orc_leader {
 	bool key_made;
 	bool stopping;
 	char token[ORC_TOKEN_SIZE];
+	char other[ORC_LEADER_URL_SIZE]; /* who leads, "" = we do or it is not known */
 };
 
 static void set_leading(struct orc_leader *leader, bool leading)
@@ -85,6 +87,10 @@ static void on_lease(const struct orc_reply *reply, void *arg)
 		ask(leader); /* a fail-over on the way: this epoch may have been another's */
 		return;
 	}
+	if (reply->word != ORC_OTHER ||
+	    trib_copy(leader->other, sizeof(leader->other), reply->more ? reply->more : "")) {
+		leader->other[0] = '\0';
+	}
 	if (reply->word == ORC_OTHER) {
 		leader->valid_until_ms = 0;
 		set_leading(leader, false);
@@ -113,7 +119,7 @@ static void ask(struct orc_leader *leader)
 {
 	leader->asked_ms = trib_clock_ms();
 	leader->asked_config = orc_store_config_epoch(leader->store);
-	leader->asking = orc_store_lease_take(leader->store, leader->id, TTL_MS,
+	leader->asking = orc_store_lease_take(leader->store, leader->id, leader->url, TTL_MS,
 					      (struct orc_then){ on_lease, leader }) == 0;
 }
 
@@ -131,8 +137,8 @@ static void on_timer(void *arg)
 	ask(leader);
 }
 
-int orc_leader_new(struct trib_loop *loop, const char *id, void (*on_lead)(void *arg), void *arg,
-		   struct orc_leader **ret_leader)
+int orc_leader_new(struct trib_loop *loop, const struct orc_leader_name *name,
+		   void (*on_lead)(void *arg), void *arg, struct orc_leader **ret_leader)
 {
 	struct orc_leader *leader = trib_alloc(sizeof(*leader));
 	int rc;
@@ -140,7 +146,8 @@ int orc_leader_new(struct trib_loop *loop, const char *id, void (*on_lead)(void 
 	if (!leader) {
 		return -ENOMEM;
 	}
-	leader->id = id;
+	leader->id = name->id;
+	leader->url = name->url ? name->url : "";
 	leader->on_lead = on_lead;
 	leader->arg = arg;
 	rc = trib_timer_new(loop, on_timer, leader, &leader->timer);
@@ -176,6 +183,11 @@ bool orc_leader_valid(const struct orc_leader *leader)
 bool orc_leader_known(const struct orc_leader *leader)
 {
 	return trib_clock_ms() < leader->known_until_ms;
+}
+
+const char *orc_leader_elsewhere(const struct orc_leader *leader)
+{
+	return orc_leader_known(leader) ? leader->other : "";
 }
 
 const char *orc_leader_token(const struct orc_leader *leader)

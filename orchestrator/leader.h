@@ -9,12 +9,18 @@
 #include "common/loop.h"
 #include "orchestrator/store_redis.h"
 
-#define ORC_TOKEN_SIZE 96
+#define ORC_TOKEN_SIZE      96
+#define ORC_LEADER_URL_SIZE 257
 
 struct orc_leader;
 
+struct orc_leader_name {
+	const char *id;
+	const char *url; /* where others reach this API; NULL: not told */
+};
+
 /* on_lead: this process leads now (also once after a change of epoch). */
-TRIB_MUST_CHECK int orc_leader_new(struct trib_loop *loop, const char *id,
+TRIB_MUST_CHECK int orc_leader_new(struct trib_loop *loop, const struct orc_leader_name *name,
 				   void (*on_lead)(void *arg), void *arg,
 				   struct orc_leader **ret_leader);
 /* The store may answer until it is freed: free the store first. */
@@ -23,6 +29,8 @@ struct orc_leader *orc_leader_free(struct orc_leader *leader);
 void orc_leader_start(struct orc_leader *leader, struct orc_store *store);
 /* True while the lease is surely held. */
 bool orc_leader_valid(const struct orc_leader *leader);
+/* URL of the API of whoever else leads, "" when that is not known. */
+const char *orc_leader_elsewhere(const struct orc_leader *leader);
 /* True when somebody, we or another, was seen holding the lease in the last 5 s. */
 bool orc_leader_known(const struct orc_leader *leader);
 const char *orc_leader_token(const struct orc_leader *leader); /* of the epoch held last */

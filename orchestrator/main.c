@@ -40,6 +40,7 @@ struct settings {
 	struct trib_redis_login login;
 	const char *id;
 	const char *data_url;
+	const char *api_url;
 	const char *addr_file;
 	uint64_t node_grace_ms;
 	const char *webhook_allow;
@@ -211,7 +212,9 @@ static int make_parts(struct orc_app *app, const struct settings *settings)
 		rc = orc_store_new(app->loop, settings->redis, &handler, &app->store);
 	}
 	if (!rc) {
-		rc = orc_leader_new(app->loop, app->id, on_lead, app, &app->leader);
+		const struct orc_leader_name name = { app->id, settings->api_url };
+
+		rc = orc_leader_new(app->loop, &name, on_lead, app, &app->leader);
 	}
 	if (!rc) {
 		rc = orc_placer_new(app->loop, app->store, app->leader, &app->placer);
@@ -400,6 +403,14 @@ static const char *checked_url(const char *url)
 	return text;
 }
 
+static bool plain_url(const char *url)
+{
+	size_t size = strlen(url);
+
+	return (strncmp(url, "http://", 7) == 0 || strncmp(url, "https://", 8) == 0) &&
+	       size < ORC_LEADER_URL_SIZE && url[size - 1] != '/' && strcspn(url, " \r\n|") == size;
+}
+
 static int check(const struct settings *s, const struct trib_option *options)
 {
 	struct trib_config_check check = { .program = "tributary-orchestrator" };
@@ -409,6 +420,9 @@ static int check(const struct settings *s, const struct trib_option *options)
 	trib_config_redis(&check, "redis", s->redis);
 	trib_config_redis_login(&check, &s->login);
 	trib_config_url(&check, "data-url", s->data_url);
+	if (s->api_url) {
+		trib_config_url(&check, "api-url", s->api_url);
+	}
 	if (!trib_client_id_valid(s->id)) {
 		trib_config_fault(&check, "id", "'%s' is no name", s->id);
 	}
@@ -442,6 +456,8 @@ int main(int argc, char **argv)
 		  "who this is; unique, and the same after a restart" },
 		{ "data-url", TRIB_OPTION_TEXT, &settings.data_url, 0, 0, "URL",
 		  "where clients find the gateways" },
+		{ "api-url", TRIB_OPTION_TEXT, &settings.api_url, 0, 0, "URL",
+		  "where others find this API while it leads; standbys name it" },
 		{ "node-grace-ms", TRIB_OPTION_NUMBER, &settings.node_grace_ms, 0, 600000, "N",
 		  "a node whose lease has run out has so long to come back" },
 		TRIB_TLS_OPTIONS(&settings.tls),
@@ -470,8 +486,10 @@ int main(int argc, char **argv)
 		return check(&settings, options);
 	}
 	settings.data_url = checked_url(settings.data_url);
-	if (first != argc || !trib_client_id_valid(settings.id) || !settings.data_url) {
-		(void)fprintf(stderr, "%s: operands, --id or --data-url not valid\n", argv[0]);
+	if (first != argc || !trib_client_id_valid(settings.id) || !settings.data_url ||
+	    (settings.api_url && !plain_url(settings.api_url))) {
+		(void)fprintf(stderr, "%s: operands, --id, --data-url or --api-url not valid\n",
+			      argv[0]);
 		return 2;
 	}
 	if (orc_hooks_allow(settings.webhook_allow, &reason)) {

@@ -186,6 +186,7 @@ static void on_lease(const struct trib_value *value, void *arg)
 			reply.word = ORC_OTHER;
 			reply.text = trib_value_text(trib_value_at(value, 2));
 			reply.number = trib_value_integer(trib_value_at(value, 3));
+			reply.more = trib_value_text(trib_value_at(value, 4));
 		} else if (trib_value_integer(trib_value_at(value, 1)) == 1) {
 			reply.word = ORC_NEW;
 		}
@@ -241,13 +242,13 @@ uint64_t orc_store_config_epoch(const struct orc_store *store)
 	return trib_redis_config_epoch(store->commands);
 }
 
-int orc_store_lease_take(struct orc_store *store, const char *who, uint64_t ttl_ms,
+int orc_store_lease_take(struct orc_store *store, const char *who, const char *url, uint64_t ttl_ms,
 			 struct orc_then then)
 {
 	struct orc_decimal ttl = orc_decimal(ttl_ms);
 	struct orc_decimal epoch = orc_decimal(orc_store_config_epoch(store));
-	const char *words[] = { "FCALL", "trib_lease_take", "2",       ORC_KEY_LEASE, ORC_KEY_FENCE,
-				who,     ttl.text,          epoch.text };
+	const char *words[] = { "FCALL",  "trib_lease_take", "2", ORC_KEY_LEASE, ORC_KEY_FENCE, who,
+				ttl.text, epoch.text,        url };
 
 	return call_words(store, on_lease, then, TRIB_COUNT(words), words);
 }

@@ -76,6 +76,7 @@ struct orc_reply {
 	const char *text; /* what follows the word, "" when nothing; borrowed */
 	size_t text_size;
 	long long number; /* the same as a number */
+	const char *more; /* of OTHER: the leader's URL or "", NULL else; borrowed */
 };
 typedef void orc_reply_cb(const struct orc_reply *reply, void *arg);
 
@@ -89,9 +90,10 @@ struct orc_then {
 TRIB_MUST_CHECK int orc_store_cluster_init(struct orc_store *store, const char *candidate,
 					   struct orc_then then);
 uint64_t orc_store_config_epoch(const struct orc_store *store); /* Sentinel's; 0 without */
-/* -> OK (number = epoch) | OTHER (text = who, number = ms until it ends) */
-TRIB_MUST_CHECK int orc_store_lease_take(struct orc_store *store, const char *who, uint64_t ttl_ms,
-					 struct orc_then then);
+/* url: of this API for others, "" = not told. -> OK (number = epoch) | OTHER (text = who, number =
+ * ms until it ends, more = its URL) */
+TRIB_MUST_CHECK int orc_store_lease_take(struct orc_store *store, const char *who, const char *url,
+					 uint64_t ttl_ms, struct orc_then then);
 TRIB_MUST_CHECK int orc_store_lease_drop(struct orc_store *store, const char *who,
 					 struct orc_then then);
 
@@ -241,6 +243,7 @@ struct orc_round {
 	uint64_t late;
 	uint64_t lost;
 	uint64_t expired;
+	uint64_t partial;  /* counted, of clients that did a part of the work */
 	uint64_t extended; /* deadlines passed below the quorum */
 	uint64_t weight_fx;
 	uint64_t opened;

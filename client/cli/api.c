@@ -5,13 +5,14 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/clock.h"
 #include "common/crypto.h"
 #include "common/id.h"
 
-#define LEADER_TRIES   20 /* with two orchestrators behind one address */
-#define LEADER_WAIT_NS 500000000L
-#define PAGES_MAX      100
-#define PAGE           200 /* answers are parsed up to 1 MiB */
+#define PAGES_MAX       100
+#define LEADER_MS       10000 /* a standby leads after 4 s at the latest */
+#define LEADER_PAUSE_NS 500000000
+#define PAGE            200 /* answers are parsed up to 1 MiB */
 
 static void tell_problem(const struct cli_service *service, const char *what,
 			 const struct trib_client_answer *answer)
@@ -56,20 +57,31 @@ int cli_api_told(const struct cli_service *service, const char *what, int rc,
 	return answer->status >= 500 ? CLI_SERVER : CLI_REFUSED;
 }
 
-/* A standby refused: nothing was done, and another connection may find the leader. */
-static bool not_leader(const struct trib_client_answer *answer)
+/* A standby says who leads, when that is known. Nothing was done: it is asked there, or here again
+ * until there is a leader. */
+static int send_to_leader(struct trib_client_request *request, struct trib_client_answer *answer)
 {
-	char reason[160];
-	json_t *problem = NULL;
-	bool is;
+	const char *first = request->url;
+	char leader[sizeof(answer->location)];
+	uint64_t end = trib_clock_ms() + LEADER_MS;
+	int rc;
 
-	if (answer->status != 503 ||
-	    trib_json_parse(answer->body, answer->size, &problem, reason)) {
-		return false;
+	for (;;) {
+		rc = trib_client_request(request, answer);
+		if (trib_clock_ms() >= end ||
+		    (rc == 0 ? answer->status != 503 || !strstr(answer->body, "\"not-leader\"")
+			     : request->url == first)) {
+			return rc;
+		}
+		memcpy(leader, rc ? "" : answer->location, rc ? 1 : sizeof(leader));
+		if (strncmp(leader, "http", 4) == 0 && request->url == first) {
+			request->url = leader;
+		} else {
+			request->url = first; /* it leads no more, or cannot be reached */
+			(void)nanosleep(&(struct timespec){ .tv_nsec = LEADER_PAUSE_NS }, NULL);
+		}
+		trib_client_answer_fini(answer);
 	}
-	is = strcmp(trib_json_text(problem, "code", ""), "not-leader") == 0;
-	json_decref(problem);
-	return is;
 }
 
 static int call(const struct cli_service *service, const char *method, const char *path,
@@ -86,6 +98,7 @@ static int call(const struct cli_service *service, const char *method, const cha
 					       .headers = { "Accept: application/json" } };
 
 	(void)snprintf(url, sizeof(url), "%s%s", service->api, path);
+	*answer = (struct trib_client_answer){ 0 };
 	if (strcmp(method, "POST") == 0) {
 		struct trib_id fresh = trib_id_make();
 
@@ -101,16 +114,7 @@ static int call(const struct cli_service *service, const char *method, const cha
 		request.headers[1] = "Content-Type: application/merge-patch+json";
 		request.headers[2] = "If-Match: *";
 	}
-	for (int tries = 1;; tries++) {
-		const struct timespec nap = { .tv_nsec = LEADER_WAIT_NS };
-		int rc = trib_client_request(&request, answer);
-
-		if (rc || tries == LEADER_TRIES || !not_leader(answer)) {
-			return rc;
-		}
-		trib_client_answer_fini(answer);
-		(void)nanosleep(&nap, NULL);
-	}
+	return send_to_leader(&request, answer);
 }
 
 static int parse(const struct trib_client_answer *answer, json_t **ret_json)

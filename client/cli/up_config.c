@@ -413,6 +413,7 @@ static void orchestrator_words(const struct up_config *config, const struct up_p
 	up_child_option(child, "id", config->node);
 	up_child_option(child, "node-grace-ms", config->node_grace_ms);
 	up_child_option(child, "webhook-allow", config->webhook_allow);
+	up_child_option(child, "api-url", config->api_url);
 	up_child_option(child, "quotas", config->quotas);
 	up_child_option(child, "data-url", config->data_url_text);
 	tls_words(&config->tls, child);

@@ -5,14 +5,22 @@ local function cluster_init(k, a)
   return redis.call('GET', k[1])
 end
 
--- KEYS lease fence ; ARGV who ttl_ms config_epoch -> {epoch, 1 if newly taken}; {0,0,holder,ms left} if another's
+-- KEYS lease fence ; ARGV who ttl_ms config_epoch [url of its API] -> {epoch, 1 if newly taken}; {0,0,holder,ms left,
+-- its url or ''} if another's
 -- config_epoch: Sentinel's. What a promoted replica never heard of was handed out under a lower one: so no epoch
 -- is handed out twice, and a lease from before a fail-over is continued under a new one.
 local function lease_take(k, a)
   local cur, base = redis.call('GET', k[1]), tonumber(a[3] or '0') * 1000000000
   if cur then
     local who, ep = string.match(cur, '^(.*)|(%d+)$')
-    if who ~= a[1] then return {0, 0, who, redis.call('PTTL', k[1])} end
+    if who ~= a[1] then
+      local at, url = string.match(redis.call('GET', k[1] .. ':url') or '', '^([^|]*)|(.*)$')
+      return {0, 0, who, redis.call('PTTL', k[1]), at == who and url or ''}
+    end
+  end
+  if (a[4] or '') ~= '' then redis.call('SET', k[1] .. ':url', a[1] .. '|' .. a[4], 'PX', a[2]) end
+  if cur then
+    local ep = string.match(cur, '|(%d+)$')
     if tonumber(ep) > base then redis.call('PEXPIRE', k[1], a[2]); return {tonumber(ep), 0} end
   end
   local ep = redis.call('INCR', k[2])

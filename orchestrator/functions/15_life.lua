@@ -5,7 +5,7 @@
 --                s:updates s:ms s:target 'metric|mode|value' s:patience 'metric|mode|rounds|min_delta' (of the spec)
 --                best 'metric|mode|value|versions since'
 --   on a round:  met 'name|sum|weight;..' while it is open, metrics 'name=value,..' of what was published,
---                metleft metrics not taken for lack of room; :met hash update -> 'weight|metrics' (for what is lost)
+--                partial updates counted whose clients did a part of the work; metleft metrics not taken for lack of room; :met hash update -> 'weight|metrics' (for what is lost)
 
 local METRICS_MAX = 32        -- names in a round, of all its clients together
 
@@ -35,11 +35,18 @@ local function metrics_move(r, text, weight, sign)
   if left > 0 and sign > 0 then redis.call('HINCRBY', r, 'metleft', left) end
 end
 
+-- Its client says that it did less than all that was asked: metric `work`, the part done (FedProx).
+local function partial(r, text, sign)
+  local done = tonumber(string.match(',' .. text, ',work=([^,]+)') or '1')
+  if done < 1 then redis.call('HINCRBY', r, 'partial', sign) end
+end
+
 -- An update counts in round r, with what its client measured ('' or nil: nothing).
 local function metrics_add(r, id, weight, text)
   if not text or text == '' then return end
   redis.call('HSET', r .. ':met', id, weight .. '|' .. text)
   metrics_move(r, text, tonumber(weight), 1)
+  partial(r, text, 1)
 end
 
 -- Answer to a commit or reservation: the update counts already. Whoever committed it (the agent, for a gateway that
@@ -60,6 +67,7 @@ local function metrics_drop(r, id)
   if not weight then return end
   redis.call('HDEL', r .. ':met', id)
   metrics_move(r, text, tonumber(weight), -1)
+  partial(r, text, -1)
 end
 
 local function metrics_text(r)

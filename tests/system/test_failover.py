@@ -9,13 +9,17 @@ import queue
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 
 import pytest
 
-from cluster import BIN, Job, Node, call, request, until
+from cluster import BIN, ROOT, Job, Node, call, request, until  # noqa: E402
+
+sys.path.insert(0, os.path.join(ROOT, "client/python"))
+from tributary import Admin  # noqa: E402
 
 
 class Orchestrator:
@@ -74,6 +78,16 @@ def test_a_frozen_and_a_killed_leader_are_followed_by_the_other(node):
                                                                     "kind": "AggregationJob",
                                                                     "metadata": {"name": "no"}, "spec": {}})
         assert (status, json.loads(data)["code"]) == (503, "not-leader")
+        _, head, _ = request(standby.api, "POST", "/v1/jobs?x=1", {})
+        assert head["location"] == f"{node.api}/v1/jobs?x=1", head
+        doc = os.path.join(node.dir, "spec.json")
+        with open(doc, "w") as f:
+            json.dump({"apiVersion": "tributary/v1", "kind": "AggregationJob", "metadata": {"name": "by-standby"},
+                       "spec": {}}, f)
+        done = subprocess.run([os.path.join(BIN, "tributary"), "submit", "--api", standby.api, doc], timeout=60,
+                              capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.startswith("job_"), done
+        Admin(standby.api).stop(done.stdout.strip())
         job = Job(node, size=3000, clients=2, seed=801, rounds=2, quorum=1, spec={"sync": {"deadline_s": 4}})
         job.report(0)
         assert call(standby.api, "GET", f"/v1/jobs/{job.id}")["status"]["phase"] == "Running"

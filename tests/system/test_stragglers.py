@@ -6,9 +6,10 @@ import threading
 import time
 import urllib.parse
 
+import numpy as np
 import pytest
 
-from cluster import Job, Node, body_of, until
+from cluster import Job, Node, body_of, reference, until
 
 CLIENTS, SILENT, SLOW = 10, 3, 2
 
@@ -143,3 +144,26 @@ def test_a_slow_upload_counts_and_silent_clients_are_replaced():
         job.check(job.published(1), counted=(0, 3, 4))
         assert n.metric("gateway", "tributary_progress_calls_total") >= 3
         silent.close()
+
+
+@pytest.mark.parametrize("mode", ("sync", "async"))
+def test_partial_work_counts_with_the_weight_of_what_was_done(node, mode):
+    """FedProx: who did less than was asked is aggregated with what it did, and the record says how many did."""
+    job = Job(node, size=500, clients=3, seed=906 + len(mode), goal=3, spec={
+        "mode": mode, "async": {"buffer_k": 3, "concurrency": 3, "staleness": {"fn": "const"}},
+        "client_config": {"steps": 100, "mu": 0.1}})
+    done = (100, 40, 7)  # steps of the 100 that client_config asks for
+    tickets = [job.selected(c) for c in range(3)]
+    for c, steps in enumerate(done):
+        assert tickets[c]["config"]["steps"] == 100
+        extra = {"FL-Metrics": f"work={steps / 100}, steps={steps}"} if steps < 100 else {}
+        status, _, receipt = job.put(c, tickets[c], weight=float(steps), extra=extra)
+        assert status == 201 and receipt["weight_used"] == steps, receipt
+    model = job.published(1)
+    updates = [(job.update(c, tickets[c]["round"])[0], float(steps)) for c, steps in enumerate(done)]
+    exact, _, _ = reference(job.base, updates, job.bits)
+    assert np.array_equal(model.view(np.uint32), exact.view(np.uint32))
+    record = job.round(1)
+    assert (record["accepted"], record["partial"], record["weight_sum"]) == (3, 2, 147.0), record
+    assert abs(record["metrics"]["work"] - (40 * 0.4 + 7 * 0.07) / 47) < 1e-6, record
+    job.delete()

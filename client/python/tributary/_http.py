@@ -90,6 +90,11 @@ class Http:
             return self.base + target
         return urllib.parse.urljoin(self.base + "/", target)
 
+    def _same_host(self, url):
+        """The token goes nowhere else."""
+        ours, other = urllib.parse.urlsplit(self.base), urllib.parse.urlsplit(url)
+        return (ours.scheme, ours.hostname) == (other.scheme, other.hostname)
+
     def _ssl_context(self):
         """Made once: verifies the host's name, TLS 1.2 at least, our own certificate if there is one."""
         if self._context is None:
@@ -195,24 +200,28 @@ class Http:
         Problem, or Unreachable."""
         if resume:
             fields = {**fields, "Upload-Complete": "?1"}
-        cut = False
+        cut, aim = False, target
         give_up = time.monotonic() + self.retry_for
         attempt = 0
         while True:
             why, pause = None, random.uniform(0.5, 1.0) * min(5.0, 0.1 * 2 ** min(attempt, 10))
             try:
                 step = self._go_on(resume, body, fields) if resume and cut else None
-                answer, reason = step or self.once(method, target, body, fields, timeout)
+                answer, reason = step or self.once(method, aim, body, fields, timeout)
+                aim = target
                 if 200 <= answer.status < 300 or answer.status in ok:
                     return answer
                 why = _problem(answer.status, reason, answer.data)
                 if answer.status in (429, 502, 503, 504):
                     pause = _retry_after(answer, why, pause)
+                    leader = answer.headers.get("Location")
+                    if why.code == "not-leader" and leader and self._same_host(leader) and not attempt % 2:
+                        aim, pause = leader, 0.0  # nothing was done; and if that one is gone, ours is next
                 elif why.code not in ("upload-busy", "upload-offset"):
                     raise why
                 cut = cut or why.code == "upload-busy"
             except _DROPPED as e:
-                why, cut = e, True
+                why, cut, aim = e, True, target
             attempt += 1
             if _distrust(why):
                 raise Unreachable(f"{method} {self.resolve(target)}: {why!r}") from why
