@@ -36,7 +36,9 @@
 #define COMMAND_BYTES_MAX (64u << 20)
 #define WORDS_MAX         64    /* of trib_redis_send */
 #define CONFIRM_TEXT      "500" /* ms that a replica may take.. */
-#define SHORT_MS          5000  /* ..and for so long those that did not are not waited for */
+#define SHORT_MS          5000  /* for so long those that are behind are not waited for.. */
+#define LAG_MS            3000  /* ..once they have been behind for so long, or are down */
+#define ASK_AGAIN_MS      250
 
 static const struct trib_value *value_of(const redisReply *reply)
 {
@@ -250,6 +252,50 @@ void redis_calls_again(struct trib_redis *redis)
 	redis_calls_write(redis);
 }
 
+/* A replica that lacks it may be promoted this very moment: a master that was frozen does not know
+ * that a fail-over goes on, and the replicas left to it confirm what they will lose in a second. So
+ * nobody is left out but those whom Sentinel calls down, or who are behind for LAG_MS while this
+ * master remains the master, well by what the Sentinels say in turn. */
+static bool may_leave_out(struct trib_redis *redis, size_t have)
+{
+	uint64_t now = trib_clock_ms();
+	bool down, late;
+
+	if (now < redis->fewer_until_ms && have >= redis->fewer) {
+		return true;
+	}
+	if (redis->short_since_ms == 0 ||
+	    (redis->fewer_until_ms > 0 && now > redis->fewer_until_ms + LAG_MS)) {
+		redis->short_since_ms = now;
+		redis->fewer_until_ms = 0;
+	}
+	down = redis->told_ms > redis->short_since_ms && redis->told_replicas <= have;
+	late = redis->told_ms >= redis->short_since_ms + LAG_MS;
+	if (down || late) {
+		redis->fewer = have;
+		redis->fewer_until_ms = now + SHORT_MS;
+		return true;
+	}
+	if (now >= redis->asked_ms + ASK_AGAIN_MS) {
+		redis->asked_ms = now;
+		trib_sentinel_ask_another(redis->sentinel);
+	}
+	return false;
+}
+
+static bool is_confirmed(struct trib_redis *redis, size_t have)
+{
+	if (have < redis->confirm) {
+		return false;
+	}
+	if (have >= redis->known_replicas) {
+		redis->short_since_ms = 0;
+		redis->fewer_until_ms = 0;
+		return true;
+	}
+	return may_leave_out(redis, have);
+}
+
 static void on_confirmed(redisAsyncContext *context, void *data, void *private)
 {
 	struct trib_redis *redis = context->data;
@@ -265,13 +311,10 @@ static void on_confirmed(redisAsyncContext *context, void *data, void *private)
 		redis_link_lose(redis); /* "WAIT cannot be used with replica instances" */
 		return;
 	}
-	if (reply->integer < (long long)redis->wanted) {
-		redis->fewer = reply->integer > 0 ? (size_t)reply->integer : 0;
-		redis->fewer_until_ms = trib_clock_ms() + SHORT_MS;
-	}
-	if (reply->integer < (long long)redis->confirm) {
-		log_warn("redis", "not-confirmed host=%s port=%d replicas=%lld wanted=%u",
-			 redis->host, redis->port, reply->integer, redis->confirm);
+	if (!is_confirmed(redis, reply->integer > 0 ? (size_t)reply->integer : 0)) {
+		log_warn("redis", "not-confirmed host=%s port=%d replicas=%lld wanted=%u of=%zu",
+			 redis->host, redis->port, reply->integer, redis->confirm,
+			 redis->told_replicas);
 		forget_replies(&redis->held);
 		calls_merge(&redis->again, &redis->held);
 		hold(redis);
@@ -296,8 +339,7 @@ static void on_role_again(redisAsyncContext *context, void *data, void *private)
 	}
 }
 
-/* All replicas that are connected shall have it, since any of them may be promoted; `confirm` of
- * them must. */
+/* Of all that are connected, since any of them may be promoted. */
 static void confirm_calls(struct trib_redis *redis)
 {
 	size_t wanted = redis->replicas;

@@ -59,9 +59,14 @@ struct trib_redis {
 	unsigned confirm;        /* replicas that must have a write; 0: nobody is asked */
 	bool confirming;         /* WAIT is out: nothing else is sent */
 	size_t replicas;         /* connected, as ROLE said last */
+	size_t told_replicas;    /* that may be promoted, as Sentinel said last.. */
+	size_t known_replicas;   /* ..and the most that ROLE has shown since */
+	uint64_t told_ms;        /* when Sentinel last said that this is the master, and well */
+	uint64_t asked_ms;       /* about the replicas */
 	size_t wanted;           /* by the WAIT that is out */
-	size_t fewer;            /* answered last time, when that were too few.. */
-	uint64_t fewer_until_ms; /* ..which is believed until then */
+	uint64_t short_since_ms; /* not all that may be promoted had it since; 0: they had */
+	size_t fewer;            /* so many are enough for now.. */
+	uint64_t fewer_until_ms; /* ..until then */
 	bool *freed;             /* set by trib_redis_free */
 
 	struct call_list waiting;

@@ -55,6 +55,9 @@ bool redis_link_role(struct trib_redis *redis, const struct trib_value *value)
 		return false;
 	}
 	redis->replicas = trib_value_count(trib_value_at(value, 2));
+	if (redis->known_replicas < redis->replicas) {
+		redis->known_replicas = redis->replicas;
+	}
 	return true;
 }
 
@@ -324,8 +327,20 @@ static void on_master(const struct trib_master *master, void *arg)
 		go_down(redis);
 		return;
 	}
+	if (master) {
+		redis->told_replicas = master->replicas;
+		redis->known_replicas = master->replicas;
+		redis->told_ms = master->steady ? trib_clock_ms() : redis->told_ms;
+		if (!master->steady && redis->short_since_ms > 0) {
+			redis->short_since_ms = trib_clock_ms();
+		}
+	}
 	if (!master || (redis->state != STATE_ASKING && !other)) {
 		return; /* none, or none other, is known: what is there goes on */
+	}
+	if (other) {
+		redis->short_since_ms = 0;
+		redis->fewer_until_ms = 0;
 	}
 	if (redis->state != STATE_ASKING) {
 		log_info("redis", "master-changed from=%s:%d to=%s:%d", redis->host, redis->port,

@@ -58,7 +58,8 @@ static void on_listening(void *arg)
  * that stay without an answer. */
 static void listen_to(struct trib_sentinel *sentinel)
 {
-	if (sentinel->watch && sentinel->watched == sentinel->current) {
+	if (sentinel->watch &&
+	    (sentinel->watched == sentinel->current || trib_redis_connected(sentinel->watch))) {
 		return;
 	}
 	sentinel->watch = trib_redis_free(sentinel->watch);
@@ -120,6 +121,20 @@ static bool take_address(struct trib_sentinel *sentinel, const struct trib_value
 	return true;
 }
 
+/* A link that is cut says little: a promotion cuts all links to the one that is promoted. */
+static size_t count_promotable(const struct trib_value *replicas)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < trib_value_count(replicas); i++) {
+		const struct trib_value *replica = trib_value_at(replicas, i);
+
+		count += !strstr(trib_value_field(replica, "flags", ""), "_down") &&
+			 strcmp(trib_value_field(replica, "slave-priority", ""), "0") != 0;
+	}
+	return count;
+}
+
 /* Freed inside its own callback a connection answers NULL to the rest, which is not heard. */
 static void on_address(const struct trib_value *value, void *arg)
 {
@@ -139,7 +154,7 @@ static void on_address(const struct trib_value *value, void *arg)
 static void on_record(const struct trib_value *value, void *arg)
 {
 	struct trib_sentinel *sentinel = arg;
-	const char *epoch;
+	const char *epoch, *flags;
 
 	if (!value) {
 		return;
@@ -151,6 +166,22 @@ static void on_record(const struct trib_value *value, void *arg)
 		try_next(sentinel);
 		return;
 	}
+	flags = trib_value_field(value, "flags", "");
+	sentinel->found.steady = !strstr(flags, "_down") && !strstr(flags, "failover");
+}
+
+static void on_replicas(const struct trib_value *value, void *arg)
+{
+	struct trib_sentinel *sentinel = arg;
+
+	if (!value) {
+		return;
+	}
+	if (trib_value_type(value) != TRIB_VALUE_ARRAY) {
+		try_next(sentinel);
+		return;
+	}
+	sentinel->found.replicas = count_promotable(value);
 	finish(sentinel, true);
 }
 
@@ -164,6 +195,8 @@ static void attempt(struct trib_sentinel *sentinel)
 	    trib_redis_send(sentinel->query, on_address, sentinel, "SENTINEL",
 			    "get-master-addr-by-name", sentinel->name, NULL) ||
 	    trib_redis_send(sentinel->query, on_record, sentinel, "SENTINEL", "MASTER",
+			    sentinel->name, NULL) ||
+	    trib_redis_send(sentinel->query, on_replicas, sentinel, "SENTINEL", "REPLICAS",
 			    sentinel->name, NULL)) {
 		log_warn(
 			"sentinel", "not-asked sentinel=%s",
@@ -177,6 +210,14 @@ void trib_sentinel_ask(struct trib_sentinel *sentinel)
 		sentinel->asking = true;
 		sentinel->tried = 0;
 		attempt(sentinel);
+	}
+}
+
+void trib_sentinel_ask_another(struct trib_sentinel *sentinel)
+{
+	if (!sentinel->asking) {
+		sentinel->current = (sentinel->current + 1) % sentinel->count;
+		trib_sentinel_ask(sentinel);
 	}
 }
 

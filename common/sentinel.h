@@ -18,6 +18,8 @@ struct trib_master {
 	char host[TRIB_MASTER_HOST_MAX];
 	int port;
 	uint64_t config_epoch; /* rises with every fail-over; read after the address */
+	bool steady;           /* neither called down nor being replaced */
+	size_t replicas; /* that may be promoted: those which this Sentinel does not call down */
 };
 
 struct trib_sentinel;
@@ -37,6 +39,8 @@ struct trib_sentinel *trib_sentinel_free(struct trib_sentinel *sentinel); /* no 
 /* One answer follows, from the loop, in at most half a second per Sentinel. No effect while asking.
  */
 void trib_sentinel_ask(struct trib_sentinel *sentinel);
+/* The same, of the next Sentinel: only the one that leads a fail-over knows of it at first. */
+void trib_sentinel_ask_another(struct trib_sentinel *sentinel);
 unsigned trib_sentinel_confirm(const struct trib_sentinel *sentinel); /* of the address; 1 */
 
 #endif

@@ -121,6 +121,54 @@ def test_nothing_is_acknowledged_that_no_replica_has(sentinels, node):
     job.delete()
 
 
+def test_a_replica_that_may_be_promoted_is_waited_for(sentinels, node):
+    """A master that was frozen does not know that one of its replicas was promoted meanwhile; the other one, which
+    follows it for a second more, would confirm what it is about to lose (`make chaos`, seed 8165)."""
+    sentinels.whole()
+    job = Job(node, size=5000, clients=1, seed=704)
+    ticket = job.selected(0)
+    master = sentinels.master()
+    promoted = next(i for i in range(3) if i != master)
+    answer = []
+
+    def upload():
+        while not answer:
+            try:
+                status, _, receipt = job.put(0, ticket, timeout=60)
+            except (OSError, http.client.HTTPException):
+                continue
+            if status in (200, 201):
+                answer.append(receipt)
+
+    thread = threading.Thread(target=upload)
+    sentinels.ask(sentinels.ports[promoted], "REPLICAOF", "NO", "ONE")  # as Sentinel does, which has not said so yet
+    try:
+        assert sentinels.replicas(master) == 1 and sentinels.master() == master
+        thread.start()
+        time.sleep(1.5)
+        assert not answer
+    finally:
+        sentinels.ask(sentinels.ports[promoted], "REPLICAOF", "127.0.0.1", sentinels.ports[master])
+    thread.join(60)
+    assert answer
+    job.check(job.published(1, timeout=30))
+    job.delete()
+
+
+def test_a_dead_replica_is_waited_for_no_longer_than_sentinel_takes(sentinels, node):
+    sentinels.whole()
+    job = Job(node, size=5000, clients=2, seed=705)
+    dead = next(i for i in range(3) if i != sentinels.master())
+    sentinels.kill(dead)
+    try:
+        for client in range(2):
+            assert job.put(client, job.selected(client), timeout=60)[0] == 201
+        job.check(job.published(1, timeout=30))
+    finally:
+        sentinels.whole()
+    job.delete()
+
+
 def test_an_epoch_the_new_master_never_heard_of_is_not_handed_out_again(sentinels, node):
     """The hazard of a plain counter (INCR lost in a fail-over), at the function itself."""
     def take(who, config):

@@ -27,6 +27,7 @@ struct peer {
 	struct trib_io *io;
 	const char *address; /* answer to get-master-addr-by-name */
 	const char *record;  /* answer to MASTER */
+	const char *replicas;
 	size_t asked;
 };
 
@@ -42,8 +43,17 @@ static const char good_address[] = "*2\r\n$9\r\n127.0.0.1\r\n$4\r\n6379\r\n";
 static const char good_record[] =
 	"*4\r\n$4\r\nname\r\n$1\r\nm\r\n$12\r\nconfig-epoch\r\n$2\r\n17\r\n";
 
+#define REPLICA(flags_size, flags, priority)             \
+	"*4\r\n$5\r\nflags\r\n$" flags_size "\r\n" flags \
+	"\r\n$14\r\nslave-priority\r\n$1\r\n" priority "\r\n"
+static const char good_replicas[] = "*5\r\n" REPLICA("5", "slave", "1")
+	REPLICA("12", "s_down,slave", "1") REPLICA("14", "slave,promoted", "1")
+		REPLICA("18", "slave,disconnected", "1") REPLICA("5", "slave", "0");
+
 static void on_peer(int fd, unsigned ready, void *arg)
 {
+	static const char *const words[] = { "get-master-addr-by-name", "MASTER\r\n",
+					     "REPLICAS\r\n" };
 	struct peer *peer = arg;
 	char text[1024];
 	ssize_t size = recv(fd, text, sizeof(text) - 1, 0);
@@ -61,8 +71,12 @@ static void on_peer(int fd, unsigned ready, void *arg)
 		return;
 	}
 	peer->asked++;
-	say = strstr(text, "get-master-addr-by-name") ? peer->address : peer->record;
-	(void)send(fd, say, strlen(say), MSG_NOSIGNAL);
+	for (size_t i = 0; i < TRIB_COUNT(words); i++) { /* several may have come at once */
+		if (strstr(text, words[i])) {
+			say = i == 0 ? peer->address : i == 1 ? peer->record : peer->replicas;
+			(void)send(fd, say, strlen(say), MSG_NOSIGNAL);
+		}
+	}
 }
 
 static void on_connection(int fd, unsigned ready, void *arg)
@@ -89,7 +103,10 @@ static int setup(void **state)
 		socklen_t size = sizeof(sin);
 		struct peer *peer = &peers[i];
 
-		*peer = (struct peer){ .fd = -1, .address = good_address, .record = good_record };
+		*peer = (struct peer){ .fd = -1,
+				       .address = good_address,
+				       .record = good_record,
+				       .replicas = good_replicas };
 		peer->listener = socket(AF_INET, SOCK_STREAM, 0);
 		assert_int_equal(bind(peer->listener, (struct sockaddr *)&sin, sizeof(sin)), 0);
 		assert_int_equal(listen(peer->listener, 16), 0);
@@ -217,6 +234,27 @@ static void a_known_master_is_told(void **state)
 	assert_string_equal(answer.master.host, "127.0.0.1");
 	assert_int_equal(answer.master.port, 6379);
 	assert_int_equal(answer.master.config_epoch, 17);
+	assert_true(answer.master.steady);
+	assert_int_equal(answer.master.replicas, 3); /* neither the dead one nor the last */
+}
+
+static void a_fail_over_is_told(void **state)
+{
+	static const char *const flags[] = { "master,failover_in_progress", "s_down,master",
+					     "s_down,o_down,master" };
+
+	(void)state;
+	for (size_t i = 0; i < TRIB_COUNT(flags); i++) {
+		char record[128];
+
+		(void)snprintf(
+			record, sizeof(record),
+			"*4\r\n$5\r\nflags\r\n$%zu\r\n%s\r\n$12\r\nconfig-epoch\r\n$1\r\n3\r\n",
+			strlen(flags[i]), flags[i]);
+		peers[0].record = record;
+		assert_true(ask(1));
+		assert_false(answer.master.steady);
+	}
 }
 
 static void odd_answers_are_no_answers(void **state)
@@ -252,6 +290,8 @@ static void odd_answers_are_no_answers(void **state)
 		"*2\r\n$12\r\nconfig-epoch\r\n$20\r\n18446744073709551615\r\n",
 		"*1\r\n$12\r\nconfig-epoch\r\n",
 	};
+	static const char *const lists[] = { "-ERR Unknown sentinel subcommand\r\n", "$1\r\nx\r\n",
+					     ":2\r\n" };
 
 	(void)state;
 	for (size_t i = 0; i < TRIB_COUNT(addresses); i++) {
@@ -267,6 +307,16 @@ static void odd_answers_are_no_answers(void **state)
 			fail_msg("record answer %zu was believed", i);
 		}
 	}
+	peers[0].record = good_record;
+	for (size_t i = 0; i < TRIB_COUNT(lists); i++) {
+		peers[0].replicas = lists[i];
+		if (ask(1)) {
+			fail_msg("list of replicas %zu was believed", i);
+		}
+	}
+	peers[0].replicas = "*4\r\n*0\r\n:1\r\n*2\r\n$5\r\nflags\r\n*0\r\n$1\r\nx\r\n";
+	assert_true(ask(1)); /* odd, but nothing that may be left out */
+	assert_int_equal(answer.master.replicas, 4);
 }
 
 static void the_next_one_is_asked(void **state)
@@ -286,6 +336,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(addresses_are_checked, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_known_master_is_told, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_fail_over_is_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(odd_answers_are_no_answers, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_next_one_is_asked, setup, teardown),
 	};
