@@ -128,6 +128,17 @@ static bool abandoned(struct gw_upload *u)
 
 /* ---- a slot ---- */
 
+/* It was known when the upload began: it is over, or known anew. The record can tell, so it is
+ * asked (or asked again, by the client). */
+static void job_is_gone(struct gw_upload *u)
+{
+	if (u->reserved) {
+		gw_upload_refuse(u, TRIB_PROBLEM_UNAVAILABLE, "the job changed; send it again");
+	} else {
+		gw_upload_reserve(u);
+	}
+}
+
 static void take_slot(struct gw_upload *u)
 {
 	if (gw_slots_take(u->slots, &u->slot, &u->gen) &&
@@ -155,7 +166,7 @@ static void find_slot(struct gw_upload *u)
 		return;
 	}
 	if (gw_job_gone(u->job)) {
-		gw_upload_refuse(u, TRIB_PROBLEM_NO_SUCH_JOB, "the job is gone");
+		job_is_gone(u);
 		return;
 	}
 	if (worker->attaching_count >= GW_ATTACH_WAITERS_MAX) {
@@ -189,7 +200,8 @@ static void attached(struct gw_upload *u)
 		u->slots = slots;
 		take_slot(u);
 	} else if (gw_job_gone(u->job)) {
-		gw_upload_refuse(u, TRIB_PROBLEM_NO_SUCH_JOB, "the job is gone");
+		leave_attaching(u);
+		job_is_gone(u);
 	} else if (error == -ENOSPC || error == -ENOMEM) {
 		gw_upload_refuse(u, TRIB_PROBLEM_ARENA_FULL, "the node has no memory for this job");
 	} else if (error && !u->reserved) { /* the record knows why: counted, the job is over .. */

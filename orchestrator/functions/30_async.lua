@@ -16,7 +16,7 @@ local function open_buffer(k, j, n, t, last)
   local old = n - KEEP_ROUNDS
   if old > 0 then
     local gone = prefix(k[1]) .. 'r:' .. old
-    redis.call('DEL', gone .. ':upd', gone .. ':met', gone .. ':late')
+    redis.call('UNLINK', gone .. ':upd', gone .. ':met', gone .. ':late')
   end
   redis.call('DEL', prefix(k[1]) .. 'r:' .. (n - ROUNDS_MAX))
   event(k[1], 't', 'round.open', 'n', n, 'base', j.version)
@@ -102,9 +102,19 @@ end
 local function acounted(p, a, j)
   local v, done, last = tonumber(j.version), tonumber(j.pubround), tonumber(j.round)
   local far = math.max(tonumber(j.amax), tonumber(j.ascan or '0'))
+  local first = math.max(0, v - far - (last - done))
   for n = done + 1, last do
-    for base = math.max(0, v - far - (last - done)), v do
-      local u = redis.call('HGET', p .. 'r:' .. n .. ':upd', a[1] .. '@' .. base)
+    local upd, fields = p .. 'r:' .. n .. ':upd', {}
+    if v - first > 64 then                                  -- max_staleness may be a million, a buffer is what it holds
+      local all = redis.call('HKEYS', upd)
+      for i = 1, #all do
+        if string.sub(all[i], 1, #a[1] + 1) == a[1] .. '@' then fields[#fields + 1] = all[i] end
+      end
+    else
+      for base = first, v do fields[#fields + 1] = a[1] .. '@' .. base end
+    end
+    for i = 1, #fields do
+      local u = redis.call('HGET', upd, fields[i])
       local id, ms, dg, counted, place = string.match(u or '', '^C|([^|]*)|(%d+)|([^|]*)|([^|]*)|(.*)$')
       if id == a[2] and place == a[6] then return {'SAME', ms, dg, a[5], counted, tostring(n)} end
     end

@@ -26,7 +26,7 @@ local function round_open(k, a)
   local old = tonumber(a[2]) - KEEP_ROUNDS
   if old > 0 then
     local o = prefix(k[1]) .. 'r:' .. old
-    redis.call('DEL', o .. ':upd', o .. ':sel', o .. ':met', o .. ':late')
+    redis.call('UNLINK', o .. ':upd', o .. ':sel', o .. ':met', o .. ':late')
   end
   redis.call('DEL', prefix(k[1]) .. 'r:' .. (tonumber(a[2]) - ROUNDS_MAX))
   event(k[1], 't', 'round.open', 'n', a[2], 'base', a[3])

@@ -1,22 +1,27 @@
 -- SPDX-License-Identifier: Apache-2.0
+-- Room for n more among the tokens that are over: a slice of them is looked at, the next call goes on behind it
+-- (tokprune on the job: where). All at once would hold up Redis, and with it the leader's lease.
+local function tokens_prune(k, tok, n, t)
+  local page = redis.call('HSCAN', tok, redis.call('HGET', k[1], 'tokprune') or '0', 'COUNT', 2 * n + 1000)
+  redis.call('HSET', k[1], 'tokprune', page[1])
+  local all = page[2]
+  for i = 1, #all, 2 do
+    local exp = string.match(all[i + 1], '^[^|]*|[^|]*|(%d+)|')
+    if not exp or tonumber(exp) <= t then
+      redis.call('HDEL', tok, all[i])
+      redis.call('HDEL', tok .. 'id', string.sub(all[i], 1, 12))
+    end
+  end
+end
+
 -- Clients' tokens: only their hashes come here. ARGV token client('' = any) scope ttl_ms hashes (64 hex each,
 -- one after the other) [labels 'key=value,..'] -> OK expires_ms | FULL n | FENCED | NOJOB
 local function tokens_issue(k, a)
   if redis.call('EXISTS', k[1]) == 0 then return {'NOJOB'} end
   if not fence(k[1], a[1]) then return {'FENCED'} end
   local tok, t, n = prefix(k[1]) .. 'tok', now(), #a[5] / 64
+  if redis.call('HLEN', tok) + n > TOKENS_MAX then tokens_prune(k, tok, n, t) end
   local have = redis.call('HLEN', tok)
-  if have + n > TOKENS_MAX and t - tonumber(redis.call('HGET', k[1], 'tokprune') or '0') > 60000 then
-    redis.call('HSET', k[1], 'tokprune', t)       -- it takes a while: once a minute
-    local all = redis.call('HGETALL', tok)
-    for i = 1, #all, 2 do
-      local exp = string.match(all[i + 1], '^[^|]*|[^|]*|(%d+)|')
-      if not exp or tonumber(exp) <= t then
-        have = have - redis.call('HDEL', tok, all[i])
-        redis.call('HDEL', tok .. 'id', string.sub(all[i], 1, 12))
-      end
-    end
-  end
   if have + n > TOKENS_MAX then return {'FULL', have} end
   local ends, labels = t + tonumber(a[4]), (a[6] or '') ~= '' and '|' .. a[6] or ''
   for i = 1, n do

@@ -524,10 +524,12 @@ def test_full_jobs_make_room_for_what_expired(world):
     denied(world.call("admin", "POST", f"/v1/jobs/{job}/tokens", {}), 429, "throttled", "full")
     script = ("for i = 1, 50000 do redis.call('HSET', KEYS[1], string.format('%064x', i), '|client|1|1') end return 1")
     world.node.redis("EVAL", script, 1, f"trib:{{{job}}}:tok")
-    denied(world.call("admin", "POST", f"/v1/jobs/{job}/tokens", {}), 429, "throttled", "looked less than a minute ago")
-    world.node.redis("HDEL", f"trib:{{{job}}}:job", "tokprune")
-    assert len(world.tokens(job, count=1000)) == 1000
-    assert world.node.redis("HLEN", f"trib:{{{job}}}:tok") == "51000"
+    before = 100000
+    for _ in range(10):  # some at a time, and no more: so that nobody waits for Redis meanwhile
+        assert len(world.tokens(job, count=1000)) == 1000
+        left = int(world.node.redis("HLEN", f"trib:{{{job}}}:tok"))
+        assert before + 1000 - 4000 < left <= 100000, (before, left)
+        before = left
 
 
 def refused_within(world, job, token, seconds):
