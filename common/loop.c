@@ -7,8 +7,11 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define WAKES_MAX   1024
-#define SIGNALS_MAX 8
+#include "common/clock.h"
+
+#define WAKES_MAX    1024
+#define SIGNALS_MAX  8
+#define ABOUT_MIN_MS 1000 /* the period of trib_timer_every from which it is one of _about */
 
 struct trib_wake {
 	trib_loop_cb *cb;
@@ -47,6 +50,7 @@ struct trib_timer {
 	trib_loop_cb *cb;
 	void *arg;
 	bool periodic;
+	uint64_t about_ms; /* 0, or its period when that is one of trib_timer_about */
 };
 
 static void on_wake(int fd, unsigned ready, void *arg)
@@ -240,12 +244,38 @@ struct trib_io *trib_io_free(struct trib_io *io)
 	return NULL;
 }
 
+static void on_timer(evutil_socket_t fd, short what, void *arg);
+
+static void timer_arm(struct trib_timer *timer, uint64_t ms, bool periodic)
+{
+	struct timeval tv = { .tv_sec = (time_t)(ms / 1000),
+			      .tv_usec = (suseconds_t)(ms % 1000) * 1000 };
+
+	(void)event_del(timer->event);
+	if (timer->periodic != periodic) {
+		(void)event_assign(timer->event, timer->loop->base, -1, periodic ? EV_PERSIST : 0,
+				   on_timer, timer);
+		timer->periodic = periodic;
+	}
+	(void)event_add(timer->event, &tv);
+}
+
+static void arm_about(struct trib_timer *timer, uint64_t ms)
+{
+	uint64_t now = trib_clock_ms();
+
+	timer_arm(timer, (now + ms + ms / 2) / ms * ms - now, false);
+}
+
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct trib_timer *timer = arg;
 
 	(void)fd;
 	(void)what;
+	if (timer->about_ms) {
+		arm_about(timer, timer->about_ms);
+	}
 	timer->cb(timer->arg);
 }
 
@@ -269,28 +299,26 @@ int trib_timer_new(struct trib_loop *loop, trib_loop_cb *cb, void *arg,
 	return 0;
 }
 
-static void timer_arm(struct trib_timer *timer, uint64_t ms, bool periodic)
-{
-	struct timeval tv = { .tv_sec = (time_t)(ms / 1000),
-			      .tv_usec = (suseconds_t)(ms % 1000) * 1000 };
-
-	(void)event_del(timer->event);
-	if (timer->periodic != periodic) {
-		(void)event_assign(timer->event, timer->loop->base, -1, periodic ? EV_PERSIST : 0,
-				   on_timer, timer);
-		timer->periodic = periodic;
-	}
-	(void)event_add(timer->event, &tv);
-}
-
 void trib_timer_after(struct trib_timer *timer, uint64_t delay_ms)
 {
+	timer->about_ms = 0;
 	timer_arm(timer, delay_ms, false);
 }
 
 void trib_timer_every(struct trib_timer *timer, uint64_t period_ms)
 {
-	timer_arm(timer, period_ms, true);
+	timer->about_ms = period_ms >= ABOUT_MIN_MS ? period_ms : 0;
+	if (timer->about_ms) {
+		arm_about(timer, period_ms);
+	} else {
+		timer_arm(timer, period_ms, true);
+	}
+}
+
+void trib_timer_about(struct trib_timer *timer, uint64_t delay_ms)
+{
+	timer->about_ms = 0;
+	arm_about(timer, delay_ms ? delay_ms : 1);
 }
 
 void trib_timer_stop(struct trib_timer *timer)

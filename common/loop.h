@@ -42,7 +42,12 @@ struct trib_io *trib_io_free(struct trib_io *io); /* NULL allowed; returns NULL 
 TRIB_MUST_CHECK int trib_timer_new(struct trib_loop *loop, trib_loop_cb *cb, void *arg,
 				   struct trib_timer **ret_timer);
 void trib_timer_after(struct trib_timer *timer, uint64_t delay_ms); /* one shot; re-arms */
+/* Periods of a second or more: as by trib_timer_about. */
 void trib_timer_every(struct trib_timer *timer, uint64_t period_ms);
+/* One shot, at the next multiple of delay_ms (on this machine's clock) that is at least half of it
+ * away: timers of one period are woken together, in all processes, and their calls go out together.
+ */
+void trib_timer_about(struct trib_timer *timer, uint64_t delay_ms);
 void trib_timer_stop(struct trib_timer *timer);
 struct trib_timer *trib_timer_free(struct trib_timer *timer);
 

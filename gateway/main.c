@@ -350,7 +350,9 @@ static int run(struct process *p)
 	rc = rc ? rc : trib_redis_subscribe(p->wakes, "trib:wake", on_wake, on_wakes_again, p);
 	if (rc == 0) {
 		ask_key(p);
-		trib_timer_every(p->refresh, TRIB_ACCESS_REFRESH_MS);
+		if (!trib_access_is_open(p->gw.access)) {
+			trib_timer_every(p->refresh, TRIB_ACCESS_REFRESH_MS);
+		}
 		rc = trib_loop_run(p->gw.loop);
 	}
 	__atomic_store_n(&p->gw.stopping, true, __ATOMIC_RELEASE);

@@ -17,7 +17,7 @@
 #include "gateway/upload.h"
 
 #define TICK_MS      100
-#define TICK_IDLE_MS 1000 /* while no client is connected */
+#define TICK_IDLE_MS 5000 /* while no client is connected */
 
 uint64_t gw_worker_jitter(struct gw_worker *worker, uint64_t low, uint64_t high)
 {

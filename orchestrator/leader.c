@@ -130,7 +130,7 @@ static void on_timer(void *arg)
 	if (leader->leading && !orc_leader_valid(leader)) {
 		set_leading(leader, false);
 	}
-	trib_timer_after(leader->timer, RENEW_MS);
+	trib_timer_about(leader->timer, RENEW_MS);
 	if (leader->asking || leader->stopping || !leader->store) {
 		return;
 	}

@@ -320,7 +320,9 @@ static int serve(struct orc_app *app, const struct settings *settings)
 	} else {
 		log_info("main", "started id=%s api-port=%u admin-port=%u", app->id,
 			 trib_listen_port(api_fd), trib_listen_port(admin_fd));
-		trib_timer_every(app->refresh, TRIB_ACCESS_REFRESH_MS);
+		if (app->kube || !trib_access_is_open(app->access)) {
+			trib_timer_every(app->refresh, TRIB_ACCESS_REFRESH_MS);
+		}
 		rc = trib_loop_run(app->loop);
 	}
 	if (app->sse) {

@@ -158,7 +158,11 @@ static void on_look(void *arg)
 	struct orc_nodes *nodes = arg;
 	const char *words[] = { "FCALL", "trib_nodes_silent", "1", ORC_KEY_NODES };
 
-	trib_timer_after(nodes->timer, nodes->count || nodes->losing[0] ? LOOK_MS : CALM_MS);
+	if (nodes->count || nodes->losing[0]) {
+		trib_timer_after(nodes->timer, LOOK_MS);
+	} else {
+		trib_timer_about(nodes->timer, CALM_MS);
+	}
 	if (!orc_leader_valid(nodes->leader) || !orc_store_connected(nodes->store)) {
 		nodes->count = 0;
 		nodes->losing[0] = '\0';

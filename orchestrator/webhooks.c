@@ -312,6 +312,7 @@ static void on_list(const struct orc_hook_rows *rows, void *arg)
 
 	hooks->listing = false;
 	if (rows->word != ORC_OK || hooks->freeing) {
+		hooks->refresh = true;
 		return;
 	}
 	hooks->listed_ms = trib_clock_ms();
@@ -337,15 +338,19 @@ static void on_list(const struct orc_hook_rows *rows, void *arg)
 static void on_tick(void *arg)
 {
 	struct orc_hooks *hooks = arg;
+	bool leads = orc_leader_valid(hooks->leader);
 	uint64_t now = trib_clock_ms();
 	struct hook *hook;
 
-	if (!orc_leader_valid(hooks->leader)) {
-		return;
-	}
-	if (!hooks->listing && (hooks->refresh || now - hooks->listed_ms >= REFRESH_MS)) {
-		hooks->refresh = false;
+	if (leads && !hooks->listing &&
+	    (hooks->refresh || now - hooks->listed_ms >= REFRESH_MS - TICK_MS)) {
 		hooks->listing = orc_store_hooks(hooks->store, on_list, hooks) == 0;
+		hooks->refresh = !hooks->listing;
+	}
+	if (leads && (hooks->listing || hooks->refresh || !LIST_EMPTY(&hooks->list))) {
+		trib_timer_after(hooks->tick, TICK_MS);
+	} else {
+		trib_timer_about(hooks->tick, REFRESH_MS);
 	}
 	LIST_FOREACH(hook, &hooks->list, entry) {
 		step(hook);
@@ -358,6 +363,7 @@ void orc_hooks_wake(struct orc_hooks *hooks, const char *what, const char *job)
 
 	if (strcmp(what, "hooks") == 0 || strcmp(what, "gone") == 0) {
 		hooks->refresh = true;
+		trib_timer_after(hooks->tick, TICK_MS);
 	}
 	LIST_FOREACH(hook, &hooks->list, entry) {
 		if (strcmp(hook->job, job) == 0) {
@@ -377,6 +383,7 @@ void orc_hooks_lead(struct orc_hooks *hooks)
 	}
 	forget_unseen(hooks);
 	hooks->refresh = true;
+	trib_timer_after(hooks->tick, TICK_MS);
 }
 
 int orc_hooks_new(struct trib_loop *loop, struct orc_store *store, struct orc_leader *leader,
@@ -400,7 +407,7 @@ int orc_hooks_new(struct trib_loop *loop, struct orc_store *store, struct orc_le
 		trib_free(hooks);
 		return rc;
 	}
-	trib_timer_every(hooks->tick, TICK_MS);
+	trib_timer_after(hooks->tick, TICK_MS);
 	*ret_hooks = hooks;
 	return 0;
 }

@@ -12,13 +12,19 @@ a replica or a Sentinel killed). Clients die for good where a quorum allows it.
 After each run: every round is published (or, with a deadline, failed) with every client counted once and every receipt
 among the counted, receipts name no other digest, the model is bit-equal to the integer reference of the counted updates (which is what the undisturbed
 round gives), versions rose by one, the epoch did not fall, deleted jobs left no memory.
-A run that breaks one of these prints its seed (`make chaos RUNS=1 SEED=that`). Ends with `chaos: runs R violations V`.
+In a third of the runs a further job is patched from policy to policy meanwhile (chaos_switch.py), in a third two faults come
+at the very same instant or one lasts for seconds. Some clients send slowly, or are cut off within a resumed part.
+
+A run that breaks one of these prints its seed (`make chaos RUNS=1 SEED=that`). JOBS=3 does three runs at a time, each on
+sites of its own; the runs are the same. Ends with `chaos: runs R violations V`.
 """
 import http.client
 import json
 import os
 import random
+import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -26,7 +32,8 @@ import traceback
 import urllib.parse
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, os.path.join(ROOT, "tests/system"))
+sys.path[:0] = [os.path.join(ROOT, "tests"), os.path.join(ROOT, "tests/system")]
+from chaos_switch import Switcher  # noqa: E402
 from cluster import Job, Node, body_of, request, until  # noqa: E402
 from sentinel import Sentinels  # noqa: E402
 from test_failover import Orchestrator  # noqa: E402
@@ -167,10 +174,41 @@ def fault(node, rng):
         return None
 
 
-def disturb(node, rng):
-    """A few random faults; returns what they did."""
+def long_freeze(node, rng):
+    name, seconds = rng.choice(PROCESSES), rng.choice([1, 2, 4])
+    freeze(node.pid(name), seconds)
+    return f"freeze {name} {seconds} s"
+
+
+def rare_fault(node, rng):
+    """Two faults at one instant, or one that lasts."""
+    if rng.random() < 0.4:
+        try:
+            return long_freeze(node, rng)
+        except (OSError, AssertionError, ValueError, TypeError):
+            return None
+    done, gate = [], threading.Barrier(2)
+
+    def one(mine):
+        gate.wait()
+        done.append(fault(node, mine))
+
+    both = [threading.Thread(target=one, args=(random.Random(rng.random()),)) for _ in range(2)]
+    for t in both:
+        t.start()
+    for t in both:
+        t.join()
+    return " at once with ".join(str(d) for d in done)
+
+
+def disturb(node, rng, rare=None):
+    """A few random faults; returns what they did. rare: a random.Random for those that are."""
     faults, redis_too = [], bool(getattr(node, "sentinels", None))
-    for _ in range(rng.randint(1, 4)):
+    count = rng.randint(1, 4)
+    when = rare.randrange(count) if rare and rare.random() < 0.33 else -1
+    for i in range(count):
+        if i == when:
+            faults.append(rare_fault(node, rare) or "nothing")
         time.sleep(rng.uniform(0, 0.4))
         if isinstance(node, Site) and rng.random() < 0.6:
             try:
@@ -209,6 +247,7 @@ class Client(threading.Thread):
         self.job, self.number, self.rng, self.lazy = job, number, random.Random(seed), lazy
         self.end, self.receipts, self.error, self.mortal = time.monotonic() + until_s, {}, None, False
         self.fate = random.Random(f"{seed} fate")
+        self.pace = random.Random(f"{seed} pace")
 
     def run(self):
         try:
@@ -234,21 +273,41 @@ class Client(threading.Thread):
                 return answer
             time.sleep(min(0.3, float(answer.get("retry_after", 0.1))))
 
+    def begin(self, method, path, fields, part, size):
+        """A request whose body of `size` bytes has only begun."""
+        u = urllib.parse.urlsplit(self.job.node.data)
+        c = http.client.HTTPConnection(u.hostname, u.port, timeout=20)
+        c.putrequest(method, path)
+        for k, v in {**fields, "Content-Length": str(size)}.items():
+            c.putheader(k, v)
+        c.endheaders()
+        c.send(part)
+        return c
+
     def break_off(self, ticket):
         x, w = self.job.update(self.number, ticket["round"])
         body = body_of(x)
-        u = urllib.parse.urlsplit(self.job.node.data)
-        c = http.client.HTTPConnection(u.hostname, u.port, timeout=10)
         try:
-            c.putrequest("PUT", ticket["upload"]["url"])
-            for k, v in {**self.job.headers(self.number, ticket, w), "Content-Length": str(len(body))}.items():
-                c.putheader(k, v)
-            c.endheaders()
-            c.send(body[:self.rng.randrange(len(body))])
+            self.begin("PUT", ticket["upload"]["url"], self.job.headers(self.number, ticket, w),
+                       body[:self.rng.randrange(len(body))], len(body)).close()
         except OSError:
             pass
-        finally:
+
+    def slowly(self, ticket):
+        """A receipt by an upload that takes its time, or None: the plain upload settles it."""
+        x, w = self.job.update(self.number, ticket["round"])
+        body = body_of(x, [2, 0, 1] if self.number % 3 == 1 else None)
+        at = self.pace.randrange(len(body))
+        try:
+            c = self.begin("PUT", ticket["upload"]["url"], self.job.headers(self.number, ticket, w), body[:at], len(body))
+            time.sleep(self.pace.uniform(0.1, 1))
+            c.send(body[at:])
+            answer = c.getresponse()
+            receipt = json.loads(answer.read())
             c.close()
+            return receipt if answer.status in (200, 201) else None
+        except (OSError, http.client.HTTPException, ValueError):
+            return None
 
     def in_pieces(self, ticket):
         """A receipt by a resumable upload, or None: whatever became of it, the plain upload settles it."""
@@ -266,6 +325,11 @@ class Client(threading.Thread):
                     break
                 at, last = int(head["upload-offset"]), self.fate.random() < 0.5
                 to = len(body) if last else self.fate.randrange(at, len(body) + 1)
+                if at < to and self.pace.random() < 0.2:  # cut off within it; what came is asked for again
+                    part = {**fields, "Content-Type": "application/partial-upload", "Upload-Offset": str(at),
+                            "Upload-Complete": "?1" if last else "?0"}
+                    self.begin("PATCH", path, part, body[at:self.pace.randrange(at, to)], to - at).close()
+                    continue
                 status, _, data = request(node.data, "PATCH", path, body[at:to], {
                     **fields, "Content-Type": "application/partial-upload", "Upload-Offset": str(at),
                     "Upload-Complete": "?1" if last else "?0"}, 20)
@@ -307,7 +371,8 @@ class Client(threading.Thread):
         if self.rng.random() < 0.15:
             twin = [threading.Thread(target=self.twin_upload, args=(ticket, twin))]
             twin[0].start()
-        receipt = (self.fate.random() < 0.25 and self.in_pieces(ticket)) or self.upload(ticket)
+        receipt = (self.fate.random() < 0.25 and self.in_pieces(ticket)) or \
+            (self.pace.random() < 0.15 and self.slowly(ticket)) or self.upload(ticket)
         for t in twin[:1]:
             t.join()
         if receipt:
@@ -411,20 +476,25 @@ def run(node, seed):
     epochs = node.redis("GET", "trib:fence")
     trials = [Trial(node, rng, seed * 4 + i) for i in range(rng.choice([1, 1, 2, 3]))]
     doomed = Trial(node, rng, seed * 4 + 3) if rng.random() < 0.3 else None
-    faults = disturb(node, rng)
+    rare = random.Random(f"{seed} rare")
+    switcher = Switcher(node, seed, patient) if rare.random() < 0.33 else None
+    faults = disturb(node, rng, rare)
     try:
         if isinstance(node, Site):
             node.heal()
         if doomed:
             faults.append("delete a job")
             doomed.abandon(rng)
+        if switcher:
+            faults.append("switch a job")
+            switcher.judge()
         for t in trials:
             t.judge()
     except BaseException:
         print(f"    after {faults}", flush=True)
         raise
     assert int(node.redis("GET", "trib:fence")) >= int(epochs or 0)
-    gone = [t.job.id for t in trials] + ([doomed.job.id] if doomed else [])
+    gone = [t.job.id for t in trials + [doomed, switcher] if t]
     until("no memory of deleted jobs left", lambda: not {j["job"] for j in node.state()["jobs"]} & set(gone), 10)
     return faults
 
@@ -446,8 +516,40 @@ def show(node):
         print(node.sentinels.logs(), flush=True)
 
 
+def spread(jobs, runs, seed):
+    """The same runs, `jobs` at a time: each process does a part of the seeds."""
+    parts, total, lock = [], [0, 0], threading.Lock()
+
+    def follow(process):
+        for line in process.stdout:
+            end = re.fullmatch(r"chaos: runs (\d+) violations (\d+)\n", line)
+            with lock:
+                if end:
+                    total[0], total[1] = total[0] + int(end[1]), total[1] + int(end[2])
+                else:
+                    print(line, end="", flush=True)
+
+    for i in range(jobs):
+        first, last = runs * i // jobs, runs * (i + 1) // jobs
+        if first < last:
+            process = subprocess.Popen([sys.executable, os.path.abspath(__file__)], stdout=subprocess.PIPE, text=True, env={
+                **os.environ, "JOBS": "1", "RUNS": str(last - first), "SEED": str(seed + first)})
+            parts.append((process, last - first, threading.Thread(target=follow, args=(process,))))
+            parts[-1][2].start()
+    for process, _, thread in parts:
+        thread.join()
+        process.wait()
+    lost = sum(n for _, n, _ in parts) - total[0]
+    if lost:
+        print(f"*** {lost} runs were not done")
+    print(f"chaos: runs {total[0]} violations {total[1]}")
+    return 1 if total[1] or lost else 0
+
+
 def main():
     runs, seed = int(os.environ.get("RUNS", "50")), int(os.environ.get("SEED", "1"))
+    if int(os.environ.get("JOBS") or "1") > 1:
+        return spread(int(os.environ["JOBS"]), runs, seed)
     kinds = os.environ.get("SITES", ",".join(SITES)).split(",")
     violations, done, sites, lives = 0, 0, {}, {}
     began = time.monotonic()

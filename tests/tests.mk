@@ -56,7 +56,7 @@ bench-stragglers: all
 RUNS ?= 50
 SEED ?= 1
 chaos: all
-	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin RUNS=$(RUNS) SEED=$(SEED) $(PYTHON) tests/chaos.py
+	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin RUNS=$(RUNS) SEED=$(SEED) JOBS=$(JOBS) $(PYTHON) tests/chaos.py
 .PHONY: chaos check-deps test-run
 load: all
 	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/load.py $(LOAD)

@@ -24,7 +24,7 @@
 #include "orchestrator/agent/warm.h"
 
 #define TICK_BUSY_MS 20
-#define TICK_IDLE_MS 500
+#define TICK_IDLE_MS 1000
 #define BEAT_MAX_MS  3000
 
 static const char usage[] =
@@ -200,8 +200,11 @@ static void on_tick(void *arg)
 	agent_jobs_tick(agent);
 	agent_pool_tick(agent, trib_clock_ms());
 	agent_load_sample(agent, trib_clock_ms());
-	trib_timer_after(agent->tick,
-			 agent->mourned_pid || anything_busy(agent) ? TICK_BUSY_MS : TICK_IDLE_MS);
+	if (agent->mourned_pid || anything_busy(agent)) {
+		trib_timer_after(agent->tick, TICK_BUSY_MS);
+	} else {
+		trib_timer_about(agent->tick, TICK_IDLE_MS);
+	}
 }
 
 static void on_beat(void *arg)
@@ -250,7 +253,7 @@ static void on_beat(void *arg)
 			    NULL)) {
 		log_warn("main", "event=heartbeat-not-sent");
 	}
-	trib_timer_after(agent->beat, period < BEAT_MAX_MS ? period : BEAT_MAX_MS);
+	trib_timer_about(agent->beat, period < BEAT_MAX_MS ? period : BEAT_MAX_MS);
 }
 
 static void on_message(const char *message, void *arg)
