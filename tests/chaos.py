@@ -176,7 +176,10 @@ def fault(node, rng):
 
 def long_freeze(node, rng):
     name, seconds = rng.choice(PROCESSES), rng.choice([1, 2, 4])
-    freeze(node.pid(name), seconds)
+    pid = node.pid(name)
+    if pid <= 0:  # between two lives
+        raise ValueError(name)
+    freeze(pid, seconds)
     return f"freeze {name} {seconds} s"
 
 
@@ -185,8 +188,8 @@ def rare_fault(node, rng):
     if rng.random() < 0.4:
         try:
             return long_freeze(node, rng)
-        except (OSError, AssertionError, ValueError, TypeError):
-            return None
+        except (OSError, AssertionError, KeyError, ValueError, TypeError):
+            return None  # or Redis is not the node's own
     done, gate = [], threading.Barrier(2)
 
     def one(mine):

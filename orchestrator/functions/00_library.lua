@@ -22,6 +22,7 @@
 --   gen on the job: of its spec, raised by each patch ('patched' is set then; 'switched' once its mode changed;
 --                   ascan: the largest max_staleness it ever had); denom on a round: fixed when a patch changed it
 --   pubround on the job: the last round that is over; the round being aggregated is the one after it
+--   :last   hash    client -> its last update that counted, as in :aupd (29_counted)
 --   :models hash    version -> digest|bytes|round|ms
 --   :ev     stream  events (SSE), MAXLEN ~ 10000
 --   :tok    hash    SHA-256 of a client's token (hex) -> client|scope|expires_ms|created_ms[|labels]

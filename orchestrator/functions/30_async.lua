@@ -51,16 +51,10 @@ local function acheckin(k, a, j)
   local over = not redis.call('ZSCORE', p .. 'infl', a[1]) and quota_place(j, t)
   if over then return over end
   redis.call('ZADD', p .. 'infl', ends, a[1])
+  if u and string.sub(u, 1, 1) == 'C' then last_put(k, a[1], u) end
   if id == a[2] then redis.call('HSET', p .. 'aupd', a[1], 'S|' .. id .. '|' .. ends .. '|' .. base .. '|' .. t) end
   redis.call('HINCRBY', p .. 'r:' .. j.round, 'selected', 1)
   return {'SELECTED', j.round, base, tostring(ends), id, ends}
-end
-
--- 'C|id|base|n|ms|digest|weight|counted|place' taken apart
-local function committed(u)
-  local id, base, n, ms, dg, w, eff, place =
-    string.match(u, '^C|([^|]*)|(%d+)|(%d+)|(%d+)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
-  return id and {id = id, base = base, n = n, ms = ms, digest = dg, weight = w, counted = eff, place = place}
 end
 
 local function areserve(k, a, j)
@@ -202,6 +196,7 @@ local function anode_lost(k, a, j)
       if id and gone(place, ms) then
         uncount(r, a[2], place, w)
         local client = string.match(all[i], '^(.*)@%d+$')
+        last_lost(k, client or all[i], id)
         local raw = w
         if not client then                                          -- of a synchronous round
           raw = lose_place(k, r, all[i], id, w)

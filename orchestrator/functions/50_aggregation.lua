@@ -125,6 +125,7 @@ local function node_lost(k, a)
     if s == 'C' and gone(place, ms) then
       uncount(base, a[2], place, w)
       redis.call('HINCRBY', base, 'wraw', '-' .. lose_place(k, base, all[i], id, w))
+      last_lost(k, all[i], id)
       redis.call('HINCRBY', base, 'wsum', '-' .. w)
       metrics_drop(base, id)
       event(k[1], 't', 'update.lost', 'n', a[1], 'update', id, 'node', a[2])

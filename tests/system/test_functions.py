@@ -41,6 +41,14 @@ class Redis:
         return int(rest) if kind == b":" else rest
 
 
+def connected(path):
+    """None while there is nobody: the socket is there before its server listens."""
+    try:
+        return Redis(path)
+    except OSError:
+        return None
+
+
 def library():
     """The text that the orchestrator loads: the folder's files in the order of their names (Makefile)."""
     folder = os.path.join(ROOT, "orchestrator/functions")
@@ -58,8 +66,7 @@ def redis(tmp_path_factory):
     process = subprocess.Popen(["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--dir",
                                 str(folder)], stdout=subprocess.DEVNULL)
     try:
-        until("redis", lambda: os.path.exists(path), 10)
-        r = Redis(path)
+        r = until("redis", lambda: connected(path), 30)
         r("FUNCTION", "LOAD", "REPLACE", library())
         yield r
     finally:
@@ -296,7 +303,10 @@ def test_a_buffered_commit_sent_again_after_the_next_checkin_is_recognised(redis
     assert w.call("publish", "5|o", 1, 0, "m1", 40)[0] == "OK"
     assert w.call("checkin", "c", "upd_c2")[4] == "upd_c2"
     assert w.call(*late)[0] == "SAME"
-    assert w.call("commit", "c", "upd_c", 1, "d", 5, "n1:b:9:1", "n1")[0] == "NORES"
+    assert w.call("commit", "c", "upd_c", 1, "d", 5, "n1:b:9:1", "n1")[0] == "DUP"  # other memory: not the one that counts
+    assert w.call("reserve", "c", "upd_c", 1, 9000)[::5] == ["DUP", "2"]
+    assert w.call("commit", "c", "upd_c", 1, "other", 5, "n1:b:9:1", "n1") == ["CONFLICT"]
+    assert w.call("commit", "c", "upd_c2", 2, "d", 5, "n1:b:4:1", "n1")[0] == "CLOSE"  # the new place is as good as ever
 
 
 def closed_round(redis, spec, goal=1):
@@ -315,6 +325,47 @@ def publish(w, n, base, goal=9):
     assert w.call("task_done", n, r["acc"], r["wsum"], f"m{n}", "n1") == ["OK"]
     assert w.call("publish", "5|o", n, base, f"m{n}", 40)[0] == "OK"
     assert w.call("round_open", "5|o", n + 1, base + 1, goal, 1, 9, 60000)[0] == "OK"
+
+
+def test_what_counted_is_known_when_its_round_s_records_are_gone(redis):
+    w = closed_round(redis, {})
+    publish(w, 1, 0, goal=1)
+    for n in range(2, 70):
+        assert w.call("checkin", "b", f"upd_{n}")[0] == "SELECTED"
+        assert w.call("commit", "b", f"upd_{n}", n, "d", 5, f"n1:b1:{n}:1", "n1")[0] == "CLOSE"
+        publish(w, n, n - 1, goal=1)
+    assert not redis("EXISTS", f"{JOB[:-3]}r:1:upd") and redis("EXISTS", f"{JOB[:-3]}r:7:upd")
+    assert w.call("reserve", "a", "upd_a", 1, 9000) == w.call("commit", "a", "upd_a", 1, "d", 4 << 20, "n1:b1:9:1", "n1")
+    again = w.call("reserve", "a", "upd_a", 1, 9000)
+    assert [again[i] for i in (0, 2, 3, 4, 5)] == ["DUP", "d", str(4 << 20), str(4 << 20), "1"]
+    assert w.call("commit", "a", "upd_a", 1, "d", 1, "n1:b1:9:1", "n1") == ["CONFLICT"]
+    assert w.call("reserve", "a", "upd_x", 1, 9000)[0] == "CLOSED"
+    assert w.call("reserve", "b", "upd_2", 2, 9000)[0] == "CLOSED"  # the last one of each client is known
+    assert w.call("checkin", "a", "upd_a2")[0] == "SELECTED"
+
+
+def test_what_was_lost_is_not_said_to_count(redis):
+    w = closed_round(redis, {})
+    assert redis("HGET", JOB[:-3] + "last", "a").startswith("C|upd_a|")
+    assert w.call("node_lost", 1, "n1", "b2") == ["OK", 1]
+    assert redis("HGET", JOB[:-3] + "last", "a") is None
+    w = closed_round(redis, ASYNC)
+    assert w.call("checkin", "a", "upd_a2")[0] in ("SELECTED", "WAIT")
+    assert w.call("node_lost", 1, "n1", "b2") == ["OK", 1]
+    assert redis("HGET", JOB[:-3] + "last", "a") is None
+    assert w.call("reserve", "a", "upd_a", 1, 9000)[0] == "NOTSEL"
+
+
+def test_a_carried_update_is_known_after_a_switch(redis):
+    """Its round is over, then the job becomes asynchronous: asked again it has counted."""
+    w = closed_round(redis, LATE)
+    publish(w, 1, 0, goal=1)
+    assert w.call("commit", "c", "upd_c", 1, "d", 4 << 20, "n1:b1:3:1", "n1")[0] == "CLOSE"
+    publish(w, 2, 1)
+    assert w.call("job_patch", "5|o", 1, json.dumps({"mode": "async"}), 2, 1, 9, 60000, 9000, 100)[0] == "OK"
+    again = w.call("reserve", "c", "upd_c", 1, 9000)
+    assert (again[0], again[5]) == ("DUP", "2")
+    assert w.call("commit", "c", "upd_c", 1, "d", 4 << 20, "n1:b1:3:1", "n1")[0] == "SAME"
 
 
 def test_a_late_update_is_carried_once(redis):

@@ -1,0 +1,50 @@
+-- SPDX-License-Identifier: Apache-2.0
+-- ---- the last update of each client that counted, known longer than its round's records are ----
+--   :last  hash  client -> as in :aupd, 'C|id|base|n|ms|digest|weight|counted|place'; COUNTED_MAX clients
+-- Of a synchronous job written at the commit, of an asynchronous one when its client gets another place. What is
+-- declared lost is forgotten: it does not count.
+
+local COUNTED_MAX = 1000000
+
+-- 'C|id|base|n|ms|digest|weight|counted|place' taken apart
+local function committed(u)
+  local id, base, n, ms, dg, w, eff, place =
+    string.match(u, '^C|([^|]*)|(%d+)|(%d+)|(%d+)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
+  return id and {id = id, base = base, n = n, ms = ms, digest = dg, weight = w, counted = eff, place = place}
+end
+
+local function last_put(k, client, record)
+  local key = prefix(k[1]) .. 'last'
+  if redis.call('HLEN', key) < COUNTED_MAX or redis.call('HEXISTS', key, client) == 1 then
+    redis.call('HSET', key, client, record)
+  end
+end
+
+local function last_counted(k, client, id, n, ms, digest, weight, counted, place)
+  last_put(k, client, table.concat({'C', id, '0', n, ms, digest, weight, counted, place}, '|'))
+end
+
+local function last_of(k, client, id)
+  local c = committed(redis.call('HGET', prefix(k[1]) .. 'last', client) or '')
+  return c and c.id == id and c or nil
+end
+
+local function last_lost(k, client, id)
+  if last_of(k, client, id) then redis.call('HDEL', prefix(k[1]) .. 'last', client) end
+end
+
+local FORGOTTEN = {NOTSEL = true, CLOSED = true, STALE = true, NORES = true}
+
+-- To a reservation, to which the records have nothing to say: did it count? ARGV as trib_reserve
+local function counted_before(k, a, answer)
+  local c = FORGOTTEN[answer[1]] and last_of(k, a[1], a[2])
+  return c and {'DUP', c.ms, c.digest, c.weight, c.counted, c.n} or answer
+end
+
+-- The same to a commit. ARGV as trib_commit
+local function committed_before(k, a, answer)
+  local c = FORGOTTEN[answer[1]] and last_of(k, a[1], a[2])
+  if not c then return answer end
+  if c.digest ~= a[4] or c.weight ~= a[5] then return {'CONFLICT'} end
+  return {c.place == a[6] and 'SAME' or 'DUP', c.ms, c.digest, c.weight, c.counted, c.n}
+end
