@@ -156,12 +156,17 @@ static uint32_t wanted(const struct agent *agent, uint64_t now_ms)
 void agent_pool_tick(struct agent *agent, uint64_t now_ms)
 {
 	struct agent_pool *pool = &agent->pool;
+	uint64_t periods;
 	uint32_t want;
 
-	if (now_ms - pool->period_ms >= PERIOD_MS) {
+	periods = (now_ms - pool->period_ms + PERIOD_MS / 4) /
+		  PERIOD_MS; /* ticks come about so often */
+	for (uint64_t i = 0; i < periods && (pool->demand > 0 || pool->starts > 0); i++) {
 		pool->demand = (1 - FORGET) * pool->demand + FORGET * pool->starts;
 		pool->demand = pool->demand < 0.05 ? 0 : pool->demand;
 		pool->starts = 0;
+	}
+	if (periods > 0) {
 		pool->period_ms = now_ms;
 	}
 	want = wanted(agent, now_ms);

@@ -33,7 +33,7 @@ local function last_lost(k, client, id)
   if last_of(k, client, id) then redis.call('HDEL', prefix(k[1]) .. 'last', client) end
 end
 
-local FORGOTTEN = {NOTSEL = true, CLOSED = true, STALE = true, NORES = true}
+local FORGOTTEN = {NOTSEL = true, CLOSED = true, STALE = true, NORES = true, QUOTA = true}
 
 -- To a reservation, to which the records have nothing to say: did it count? ARGV as trib_reserve
 local function counted_before(k, a, answer)

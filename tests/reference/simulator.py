@@ -220,8 +220,8 @@ class Simulator:
             if client not in self.out and len(self.out) >= self.p.places:
                 return "wait", "full"
             self.out[client] = (self.version, now)
-            for key in [k for k in self.said if k[0] == client]:
-                del self.said[key]  # a replay is known as one until the client comes again
+            for key in [k for k in self.said if k[0] == client][:-1]:
+                del self.said[key]  # of those that counted the last one is known as a replay
             return "selected", r.number, self.version
         if self.p.count:
             self.index.setdefault(client, len(self.index))

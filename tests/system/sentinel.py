@@ -99,6 +99,17 @@ class Sentinels:
                 return False
         return True
 
+    def patience(self, ms):
+        """What is silent for so long is called down from now on; returns when nobody is any more."""
+        def well(port):
+            words = self.ask(port, "SENTINEL", "REPLICAS", NAME)
+            return "slave" in words and "_down" not in words
+
+        for port in self.sentinel_ports:
+            self.ask(port, "SENTINEL", "SET", NAME, "down-after-milliseconds", ms)
+        if ms > self.down_after_ms:
+            until("nobody is called down", lambda: all(well(p) for p in self.sentinel_ports), 30, 0.1)
+
     def config_epoch(self):
         words = self.ask(self.sentinel_ports[0], "SENTINEL", "MASTER", NAME).split("\n")
         return int(dict(zip(words[::2], words[1::2]))["config-epoch"])

@@ -125,6 +125,7 @@ def test_a_replica_that_may_be_promoted_is_waited_for(sentinels, node):
     """A master that was frozen does not know that one of its replicas was promoted meanwhile; the other one, which
     follows it for a second more, would confirm what it is about to lose (`make chaos`, seed 8165)."""
     sentinels.whole()
+    sentinels.patience(600000)  # on a starved machine a replica may be called down, and need not be waited for
     job = Job(node, size=5000, clients=1, seed=704)
     ticket = job.selected(0)
     master = sentinels.master()
@@ -149,6 +150,7 @@ def test_a_replica_that_may_be_promoted_is_waited_for(sentinels, node):
         assert not answer
     finally:
         sentinels.ask(sentinels.ports[promoted], "REPLICAOF", "127.0.0.1", sentinels.ports[master])
+        sentinels.patience(sentinels.down_after_ms)
     thread.join(60)
     assert answer
     job.check(job.published(1, timeout=30))
