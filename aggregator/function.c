@@ -533,6 +533,7 @@ static void on_model(struct function *f, const struct trib_descriptor *d)
 	finish.totals = trib_partial_totals(&f->job.own);
 	finish.from = agg_ahead_done(&f->ahead, &finish);
 	finish.count -= finish.from;
+	trib_partial_header(&f->job.own)->stats.ahead += finish.from > 0;
 	if (f->rule->finish(&finish)) {
 		refuse(f, d, TRIB_NACK_INVALID);
 		return;

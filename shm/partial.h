@@ -75,6 +75,7 @@ struct trib_partial_stats {
 	uint64_t follow_evicted; /* taken out again, the others went on */
 	uint64_t follow_dropped; /* groups forgotten; theirs were folded from the slots */
 	uint64_t follow_bytes;   /* read by it, wasted ones as well */
+	uint64_t ahead;          /* models of which a part was made before they were asked for */
 };
 
 struct trib_partial_header {

@@ -589,6 +589,7 @@ enum agent_metric {
 	AGENT_M_MODELS_FILED,
 	AGENT_M_MODELS_UNFILED,
 	AGENT_M_MODELS_GIVEN_UP,
+	AGENT_M_AHEAD,
 	AGENT_M_COUNT
 };
 void agent_count(enum agent_metric metric, int64_t amount);

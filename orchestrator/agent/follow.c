@@ -105,7 +105,7 @@ void agent_follow_hint(struct agent_job *job, const struct trib_descriptor *d)
 		return;
 	}
 	/* If that function gets all of the round, it can make the model of it as well. */
-	hint.updates = base == AGENT_TOP && agent_peers_alone(job) ? job->goal : 0;
+	hint.updates = base == AGENT_TOP ? job->goal : 0;
 	for (uint32_t lane = 0; lane < job->lanes; lane++) {
 		struct agent_fn *fn = &job->fns[base + lane];
 
@@ -114,11 +114,11 @@ void agent_follow_hint(struct agent_job *job, const struct trib_descriptor *d)
 		}
 		fn->worked_ms = trib_clock_ms();
 	}
-	if (hint.updates) {
-		agent_fn_model_ahead(job);
-	}
 	note->follow = (uint8_t)base;
 	note->follow_gen = d->gen;
+	if (hint.updates && followed(job, base) == job->goal) {
+		agent_fn_model_ahead(job);
+	}
 	agent_count(AGENT_M_FOLLOW_HINTS, 1);
 }
 

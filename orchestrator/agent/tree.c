@@ -89,6 +89,7 @@ static void stats_add(struct trib_partial_stats *sum, const struct trib_partial_
 	sum->follow_evicted += more->follow_evicted;
 	sum->follow_dropped += more->follow_dropped;
 	sum->follow_bytes += more->follow_bytes;
+	sum->ahead += more->ahead;
 }
 
 static uint64_t grown(uint64_t now, uint64_t before)
@@ -106,6 +107,7 @@ static void count_followed(const struct trib_partial_stats *now,
 	agent_count(AGENT_M_FOLLOW_DROPPED,
 		    (int64_t)grown(now->follow_dropped, was->follow_dropped));
 	agent_count(AGENT_M_FOLLOW_BYTES, (int64_t)grown(now->follow_bytes, was->follow_bytes));
+	agent_count(AGENT_M_AHEAD, (int64_t)grown(now->ahead, was->ahead));
 }
 
 static void measure(struct agent_job *job)

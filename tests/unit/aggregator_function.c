@@ -371,6 +371,7 @@ static void followed_updates_count_once_they_are_told(void **state)
 		harness_send(&f, order(TRIB_DESC_MODEL, 0));
 		d = expect(&f, TRIB_DESC_ACK, TRIB_DESC_MODEL);
 		assert_int_equal(d.weight, weight_sum);
+		assert_int_equal(stats->ahead, turn - 1); /* of what was forgotten there is none */
 		assert_memory_equal(out, expected, sizeof(base));
 		assert_int_equal(trib_partial_totals(&own).updates, UPDATES);
 		follow(&f, 0, UPDATES); /* sealed: nothing to follow */
