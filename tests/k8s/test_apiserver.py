@@ -533,6 +533,22 @@ def test_objects_that_nobody_can_read(world):
     until("all forgotten", lambda: node.metric("orchestrator", "tributary_kube_objects") == 0, LIMIT)
 
 
+def test_the_definition_is_taken_away_and_comes_back(world):
+    """`kubectl delete crd` deletes all objects: jobs end, nothing hangs, and later ones are seen again."""
+    plane, node, _ = world
+    apply(plane, "with-it", {"sync": {"goal": 2}})
+    id_ = created(plane, "with-it")
+    plane.kubectl("delete", "crd", "aggregationjobs.tributary.io", f"--timeout={LIMIT}s", timeout=LIMIT + 30)
+    assert request(node.api, "GET", f"/v1/jobs/{id_}")[0] == 404
+    plane.apply(*base("CustomResourceDefinition"))
+    plane.kubectl("wait", "--for=condition=Established", "crd/aggregationjobs.tributary.io", f"--timeout={LIMIT}s",
+                  timeout=LIMIT + 30)
+    until("taken", lambda: plane.run("apply", "-f", "-", stdin=json.dumps(
+        {**KIND, "metadata": {"name": "with-it", "namespace": SPACE}, "spec": {}})).returncode == 0, LIMIT, 0.5)
+    assert created(plane, "with-it") != id_
+    delete(plane, "with-it")
+
+
 def test_a_token_that_is_not_good_any_more(world):
     plane, node, link = world
     path = os.path.join(plane.folder, "token")
