@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """make bench-lifl: LIFL's ablation at this machine's scale, JSON lines in build/bench-lifl.jsonl.
 
-    lifl.py BUILD [QUICK=1] [FULL=1] [ONLY=sf,+eager,..] [TINY=1] [OUT=FILE]
+    lifl.py BUILD [QUICK=1] [FULL=1] [ONLY=sf,+eager,..] [MB=1,44.7] [UPDATES=20,60] [REPEAT=3] [TINY=1] [OUT=FILE]
 
 20, 60 and 100 clients send at once to 5 nodes (on loopback) that take 20 each. Systems, each the one before and more:
   sf          an always-on aggregator per node and one on top, plain TCP (tests/bench/lifl/function.c)
@@ -198,13 +198,9 @@ class Ours:
         return text.count(f"={CAPACITY},") == NODES
 
     def warm_up(self):
-        """Two updates by every node that will be used, then an operator closes the round: memory is touched, functions
-        have worked."""
+        """A round like the one that is measured: memory is touched, functions have worked, the planner has measured."""
         self.number += 1
-        parts = self.parts(self.tickets())
-        self.send({there: heads[:2] for there, heads in parts.items()})
-        if self.work.updates > 2 * len(parts):
-            call(self.nodes.api, "POST", f"/v1/jobs/{self.job.id}/rounds/{self.number}:close", {})
+        self.send(self.parts(self.tickets()))
         self.watch.seen.get(timeout=120)
 
     def tickets(self):
@@ -273,6 +269,13 @@ class Bench:
         print("  {system:<11} {updates:>3} x {update_mb} MB  act {act_s:.3f} s  cpu {cpu_s:.2f} s  created {created} "
               "reused {reused}  nodes {nodes}  copied {bytes_copied} retries {retries}".format(**line), flush=True)
 
+    def asked(self, plan):
+        """What is left of the plan by MB=, UPDATES= and REPEAT=."""
+        sizes = [float(w) for w in SETTINGS.get("MB", "").split(",") if w]
+        counts = [int(w) for w in SETTINGS.get("UPDATES", "").split(",") if w]
+        return [(mb, n, int(SETTINGS.get("REPEAT", repeat))) for mb, n, repeat in plan
+                if (not sizes or mb in sizes) and (not counts or n in counts)]
+
     def workload(self, mb, updates, repeat):
         print(f"== {updates} updates of {mb} MB at once", flush=True)
         work = systems.Work("lifl", int(mb * 1e6 / 4), updates)
@@ -303,7 +306,7 @@ class Bench:
             plan = [(1, 20, 3), (1, 60, 3), (1, 100, 3), (44.7, 20, 1), (44.7, 60, 1), (44.7, 100, 1)]
         began = time.monotonic()
         try:
-            for mb, updates, repeat in plan:
+            for mb, updates, repeat in self.asked(plan):
                 self.workload(mb, updates, repeat)
         finally:
             Ours.end()
