@@ -270,6 +270,9 @@ int trib_client_request(const struct trib_client_request *request,
 	t->request = request;
 	headers = make_headers(request->headers);
 	set_common(t, request->url, headers);
+	if (request->unix_socket) {
+		(void)curl_easy_setopt(t->curl, CURLOPT_UNIX_SOCKET_PATH, request->unix_socket);
+	}
 	set_token(t, request->token);
 	(void)curl_easy_setopt(t->curl, CURLOPT_CUSTOMREQUEST, request->method);
 	if (request->body) {

@@ -25,6 +25,7 @@ struct trib_client_request {
 	bool no_redirect;   /* a redirect is the answer */
 	long timeout_ms;    /* of the whole; 0 = 120 s (with file or on_data: 60 s of silence) */
 	const char *cacert; /* PEM file; NULL = what trib_client_trust said */
+	const char *unix_socket; /* path to connect to instead of the URL's host, or NULL */
 };
 
 struct trib_client_answer {

@@ -25,6 +25,7 @@
 	X(NO_SUCH_JOB, "no-such-job", 404, "No such job")                                        \
 	X(NO_SUCH_ROUND, "no-such-round", 404, "No such round")                                  \
 	X(NO_SUCH_UPDATE, "no-such-update", 404, "No such update")                               \
+	X(NO_SUCH_NODE, "no-such-node", 404, "No such node")                                     \
 	X(NO_SUCH_MODEL, "no-such-model", 404, "No such model version")                          \
 	X(NO_SUCH_TENANT, "no-such-tenant", 404, "No such tenant")                               \
 	X(NO_SUCH_TOKEN, "no-such-token", 404, "No such token")                                  \

@@ -510,15 +510,17 @@ static void on_pool(const struct trib_value *value, void *arg)
 
 static int send_ask(struct gw_checkin *c, const char *candidate)
 {
+	const char *node = c->worker->gw->options.node ? c->worker->gw->options.node : "";
 	const char *labels = c->labels ? c->labels : "";
 
 	if (c->in_pool) {
 		return trib_redis_send(c->worker->redis, on_pool, c, "FCALL", "trib_pool_checkin",
 				       "1", c->pool, c->client, candidate, c->grant.hash, labels,
-				       NULL);
+				       node, NULL);
 	}
 	return trib_redis_send(c->worker->redis, on_checkin, c, "FCALL", "trib_checkin", "1",
-			       c->job->key, c->client, candidate, labels, c->grant.hash, NULL);
+			       c->job->key, c->client, candidate, labels, c->grant.hash, node,
+			       NULL);
 }
 
 static void ask(struct gw_checkin *c)

@@ -332,12 +332,13 @@ static bool read_query(struct orc_request *r)
 	return true;
 }
 
-/* Does `path` fit `pattern`? Values of {job} and {round} are noted as texts. */
+/* Does `path` fit `pattern`? Values of {job}, {round}, {token} and {node} are noted as texts. */
 struct match {
 	char job[64];
 	char round[24];
 	char token[16];
 	char tenant[TRIB_TENANT_SIZE];
+	char node[64];
 };
 
 static bool fits(const char *pattern, const char *path, struct match *match)
@@ -366,6 +367,9 @@ static bool fits(const char *pattern, const char *path, struct match *match)
 		} else if (strncmp(pattern, "{tenant}", 8) == 0) {
 			out = match->tenant;
 			room = sizeof(match->tenant);
+		} else if (strncmp(pattern, "{node}", 6) == 0) {
+			out = match->node;
+			room = sizeof(match->node);
 		}
 		if (size == 0) {
 			return false;
@@ -502,6 +506,7 @@ static bool read_path(struct orc_request *r, const struct match *match)
 	}
 	memcpy(r->token, match->token, sizeof(r->token));
 	memcpy(r->tenant, match->tenant, sizeof(r->tenant));
+	memcpy(r->node, match->node, sizeof(r->node));
 	return true;
 }
 

@@ -67,6 +67,7 @@ struct orc_request {
 	uint64_t number;
 	char token[16]; /* id of one, "" = none */
 	char tenant[TRIB_TENANT_SIZE];
+	char node[64];
 	/* of the query */
 	size_t limit;
 	char cursor[64];

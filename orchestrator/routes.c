@@ -5,6 +5,7 @@
 #include "orchestrator/api_create.h"
 #include "orchestrator/api_jobs.h"
 #include "orchestrator/api_meta.h"
+#include "orchestrator/api_nodes.h"
 #include "orchestrator/api_patch.h"
 #include "orchestrator/api_rounds.h"
 #include "orchestrator/api_tenants.h"
@@ -81,6 +82,11 @@ const struct orc_route orc_routes[] = {
 	  "Quotas and use of a tenant", 200, "Tenant", JOBS_READ },
 	{ GET, READ, "/v1/nodes", orc_meta_nodes, NULL, "listNodes", "Nodes that hold updates", 200,
 	  "NodeList", OPS_READ },
+	{ POST, WRITE, "/v1/nodes/{node}:drain", orc_nodes_drain, NULL, "drainNode",
+	  "A node is to leave: no new clients, its sums go to others (docs/nodes.md)", 202, NULL,
+	  OPS_ADMIN },
+	{ POST, WRITE, "/v1/nodes/{node}:undrain", orc_nodes_undrain, NULL, "undrainNode",
+	  "The node stays after all", 202, NULL, OPS_ADMIN },
 	{ POST, DATA, "/v1/jobs/{job}/checkins", NULL, NULL, "checkin", "Served by the gateways",
 	  307, NULL, NO_SCOPE },
 	{ POST, DATA, "/v1/checkins", NULL, NULL, "poolCheckin",

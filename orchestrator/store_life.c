@@ -69,3 +69,11 @@ int orc_store_plan_set(struct orc_store *store, const char *token, const char *j
 
 	return orc_store_function(store, then, TRIB_COUNT(words), words);
 }
+
+int orc_store_node_drain(struct orc_store *store, const char *node, bool undo, struct orc_then then)
+{
+	const char *words[] = { "FCALL", "trib_node_drain", "1", "trib:nodes:draining",
+				node,    undo ? "1" : "0" };
+
+	return orc_store_function(store, then, TRIB_COUNT(words), words);
+}

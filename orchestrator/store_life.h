@@ -35,4 +35,8 @@ TRIB_MUST_CHECK int orc_store_init_ask(struct orc_store *store, const char *job,
 TRIB_MUST_CHECK int orc_store_plan_set(struct orc_store *store, const char *token, const char *job,
 				       const char *plan, struct orc_then then);
 
+/* A node is to leave in order, or (undo) is not (24_drain.lua). -> OK | SAME | ALONE | NONODE */
+TRIB_MUST_CHECK int orc_store_node_drain(struct orc_store *store, const char *node, bool undo,
+					 struct orc_then then);
+
 #endif

@@ -635,7 +635,11 @@ static void on_node(const struct trib_value *value, void *arg)
 		bool whole = trib_parse_u64(trib_value_text(text), trib_value_size(text), 0,
 					    INT64_MAX, &number) == 0;
 
-		if (strcmp(key, "name") != 0 && strcmp(key, "state") != 0) {
+		if (strcmp(key, "drain") == 0 && trib_value_size(text)) {
+			(void)json_object_set_new(node, "state",
+						  json_string(trib_value_text(text)));
+		} else if (strcmp(key, "name") != 0 && strcmp(key, "state") != 0 &&
+			   strcmp(key, "drain") != 0) {
 			(void)json_object_set_new(node, key,
 						  whole ? json_integer((json_int_t)number)
 							: json_string(trib_value_text(text)));

@@ -59,6 +59,8 @@ size_t orc_store_outstanding(const struct orc_store *store);
 	X(FULL, "FULL")                            \
 	X(QUOTA, "QUOTA")                          \
 	X(NOMODEL, "NOMODEL")                      \
+	X(NONODE, "NONODE")                        \
+	X(ALONE, "ALONE")                          \
 	X(OTHER, "") /* the lease is another's */  \
 	X(ERROR, "") /* Redis answered an error */ \
 	X(DOWN, "")  /* no answer will come */

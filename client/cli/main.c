@@ -7,6 +7,7 @@
 #include "client/cli/access.h"
 #include "client/cli/calibrate.h"
 #include "client/cli/cli.h"
+#include "client/cli/drain_node.h"
 #include "client/cli/jobs.h"
 #include "client/cli/keep.h"
 #include "client/cli/life.h"
@@ -48,6 +49,11 @@ static const struct cli_command commands[] = {
 	{ "resume", "JOB", "Goes on with rounds", NULL, cli_resume },
 	{ "drain", "JOB", "Ends a job in order: who has a place may still report", NULL,
 	  cli_drain },
+	{ "drain-node", "[NODE]", "Takes a node out of service in order (docs/nodes.md)",
+	  "No new clients are sent to it, its sums go to other nodes; returns once nothing is "
+	  "left\n"
+	  "there, so that ending it costs nothing. Its next start takes part again.",
+	  cli_drain_node },
 	{ "stop", "JOB", "Ends a job; its last model stays", NULL, cli_stop },
 	{ "delete", "JOB", "Forgets a job that is over", NULL, cli_delete },
 	{ "token", "JOB", "Makes tokens for clients of a job and prints them",

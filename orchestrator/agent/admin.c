@@ -310,12 +310,44 @@ static void reply_metrics(struct agent *agent, struct trib_exchange *x)
 	trib_free(text);
 }
 
+/* POST: by whoever is on this machine (a pod's preStop hook); it has no other proof to show. */
+static void reply_drain(struct agent *agent, struct trib_exchange *x, bool begin)
+{
+	const char *peer = trib_exchange_peer(x);
+	json_t *json;
+	char *text;
+
+	if (begin && peer[0] && strncmp(peer, "127.", 4) != 0 && strncmp(peer, "[::1]", 5) != 0 &&
+	    strcmp(peer, "::1") != 0) {
+		trib_http_problem(x, TRIB_PROBLEM_FORBIDDEN, "from this machine only", 0);
+		return;
+	}
+	if (begin && agent_drain_ask(agent)) {
+		trib_http_problem(x, TRIB_PROBLEM_UNAVAILABLE, "Redis is not connected", 1000);
+		return;
+	}
+	json = json_pack("{s:s,s:s,s:s,s:I,s:I}", "node", agent->options.node, "drain",
+			 agent_drain_word(agent), "why", agent->drain.why ? agent->drain.why : "",
+			 "rounds", (json_int_t)agent->drain.rounds, "files",
+			 (json_int_t)agent->drain.files);
+	text = json ? trib_json_print(json) : NULL;
+	json_decref(json);
+	if (text) {
+		trib_http_reply(x, begin ? 202 : 200, "application/json", text, strlen(text));
+	} else {
+		trib_http_problem(x, TRIB_PROBLEM_INTERNAL, NULL, 0);
+	}
+	trib_free(text);
+}
+
 static void on_request(struct trib_exchange *x, const struct trib_http_request *request, void *arg)
 {
 	struct agent *agent = arg;
 	const char *path = request->path;
 
-	if (request->method != TRIB_HTTP_GET && request->method != TRIB_HTTP_HEAD) {
+	if (strcmp(path, "/drain") == 0 && request->method == TRIB_HTTP_POST) {
+		reply_drain(agent, x, true);
+	} else if (request->method != TRIB_HTTP_GET && request->method != TRIB_HTTP_HEAD) {
 		trib_http_problem(x, TRIB_PROBLEM_METHOD_NOT_ALLOWED, NULL, 0);
 	} else if (strcmp(path, "/healthz") == 0) {
 		trib_http_reply(x, 200, "text/plain", "ok\n", 3);
@@ -330,6 +362,8 @@ static void on_request(struct trib_exchange *x, const struct trib_http_request *
 		reply_metrics(agent, x);
 	} else if (strcmp(path, "/state") == 0) {
 		reply_state(agent, x);
+	} else if (strcmp(path, "/drain") == 0) {
+		reply_drain(agent, x, false);
 	} else {
 		trib_http_problem(x, TRIB_PROBLEM_NO_SUCH_PATH, NULL, 0);
 	}

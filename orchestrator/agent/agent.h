@@ -254,6 +254,19 @@ struct agent_load {          /* load.c */
 	double seconds;
 };
 
+struct agent_drain { /* drain.c */
+	bool on;
+	bool empty;  /* nothing is left here */
+	bool asking; /* a page of jobs is under way */
+	bool left;   /* the record was told that this agent ends */
+	uint64_t offset;
+	uint64_t rounds;
+	uint64_t files;
+	uint64_t next_ms;
+	uint64_t until_ms; /* a signal came: so long at most; 0 none did */
+	const char *why;   /* it was refused */
+};
+
 #define AGENT_WANTED_MAX 256u
 struct agent_wanted { /* a version's file being looked for, or lately not found */
 	char job[TRIB_JOB_ID_SIZE];
@@ -283,6 +296,7 @@ struct agent {
 	bool cgroup; /* functions get control groups */
 	struct agent_pool pool;
 	struct agent_load load;
+	struct agent_drain drain;
 	int zygote_fd;
 	int zygote_pid;
 	struct trib_io *zygote_io;
@@ -425,6 +439,15 @@ uint32_t agent_tree_roots(struct agent_job *job, struct agent_root out[AGENT_LAN
 /* load.c: in every tick, and with every heartbeat */
 void agent_load_sample(struct agent *agent, uint64_t now_ms);
 void agent_load_period(struct agent *agent, uint64_t now_ms);
+
+/* drain.c: this node is to leave in order */
+void agent_drain_told(struct agent *agent, bool on); /* by the record */
+TRIB_MUST_CHECK int agent_drain_ask(struct agent *agent);
+const char *agent_drain_word(const struct agent *agent); /* "", draining, drained */
+void agent_drain_tick(struct agent *agent, uint64_t now_ms);
+/* A signal: true when the loop may end, else it will be ended soon. */
+bool agent_drain_stop(struct agent *agent);
+void agent_drain_carry(struct agent *agent, const char *message);
 
 /* tree.c: what the planner says (plan.h), and what it is told */
 void agent_tree_plan(struct agent_job *job, uint64_t now_ms);

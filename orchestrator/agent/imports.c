@@ -45,7 +45,7 @@ static struct agent_sum *find(struct agent_job *job, const struct trib_link_sum 
 
 static bool wanted_here(struct agent_job *job, const struct trib_link_sum *sum)
 {
-	return job->round == sum->round && job->closing &&
+	return job->round == sum->round && /* open, if the sender is to leave */
 	       strcmp(job->peers.top, job->agent->options.node) == 0;
 }
 
@@ -121,10 +121,17 @@ void agent_import_begin(struct agent_link *link, const struct trib_link_message 
 	uint32_t index = (uint32_t)(link - link->agent->links);
 	struct trib_link_sum sum = m->sum;
 	struct agent_sum *s = NULL;
+	struct trib_id id;
 	int rc = -EAGAIN;
 
 	sum.from[sizeof(sum.from) - 1] = '\0';
 	sum.boot[sizeof(sum.boot) - 1] = '\0';
+	if (!job && !trib_id_parse("job_", m->job, &id)) { /* the heir of a node that leaves */
+		job = agent_job_get(link->agent, m->job);
+		if (job) {
+			agent_job_sync(job);
+		}
+	}
 	if (job && job->ready) {
 		rc = !makes_sense(job, &sum)   ? -EBADMSG
 		     : !wanted_here(job, &sum) ? -EAGAIN

@@ -200,10 +200,19 @@ static void on_tick(void *arg)
 	agent_jobs_tick(agent);
 	agent_pool_tick(agent, trib_clock_ms());
 	agent_load_sample(agent, trib_clock_ms());
-	if (agent->mourned_pid || anything_busy(agent)) {
+	agent_drain_tick(agent, trib_clock_ms());
+	if (agent->mourned_pid || agent->drain.on || anything_busy(agent)) {
 		trib_timer_after(agent->tick, TICK_BUSY_MS);
 	} else {
 		trib_timer_about(agent->tick, TICK_IDLE_MS);
+	}
+}
+
+/* The heartbeat's answer: 1 if the node is new, + 2 if it drains. */
+static void on_heard(const struct trib_value *value, void *arg)
+{
+	if (value && trib_value_type(value) == TRIB_VALUE_INTEGER) {
+		agent_drain_told(arg, trib_value_integer(value) & 2);
 	}
 }
 
@@ -224,6 +233,9 @@ static void on_beat(void *arg)
 	char arrivals[24];
 	char seconds[24];
 
+	if (agent->drain.left) {
+		return; /* the record knows that it ends */
+	}
 	agent_key_ask(agent);
 	agent_load_period(agent, trib_clock_ms());
 	if (getloadavg(load, 1) < 1) {
@@ -243,7 +255,7 @@ static void on_beat(void *arg)
 	(void)snprintf(arrivals, sizeof(arrivals), "%.3f", agent->load.arrivals_s);
 	(void)snprintf(seconds, sizeof(seconds), "%.4f", agent->load.seconds);
 	if (trib_redis_outstanding(agent->redis) < 1024 &&
-	    trib_redis_send(agent->redis, NULL, NULL, "FCALL", "trib_node_up", "1", key,
+	    trib_redis_send(agent->redis, on_heard, agent, "FCALL", "trib_node_up", "1", key,
 			    agent->options.node, lease, "url", agent->options.data_url, "arena",
 			    arena, "arena_used", used, "jobs", jobs, "cpus", cpus, "load", average,
 			    "capacity", capacity, "nic_bytes_s", nic, "arrivals_s", arrivals,
@@ -258,7 +270,17 @@ static void on_beat(void *arg)
 
 static void on_message(const char *message, void *arg)
 {
-	agent_jobs_wake(arg, message);
+	struct agent *agent = arg;
+
+	if (strncmp(message, "drain ", 6) == 0) {
+		if (strcmp(message + 6, agent->options.node) == 0) {
+			on_beat(agent); /* its answer tells which way */
+		}
+	} else if (strncmp(message, "carry ", 6) == 0) {
+		agent_drain_carry(agent, message);
+	} else {
+		agent_jobs_wake(agent, message);
+	}
 }
 
 static void on_again(void *arg)
@@ -277,7 +299,9 @@ static void on_signal(int number, void *arg)
 	struct agent *agent = arg;
 
 	log_info("main", "event=signal number=%d", number);
-	trib_loop_stop(agent->loop);
+	if (agent_drain_stop(agent)) {
+		trib_loop_stop(agent->loop);
+	}
 }
 
 static int transport_start(struct agent *agent)

@@ -172,12 +172,26 @@ bool agent_peers_alone(const struct agent_job *job)
 	       job->weight_expected == job->peers.weight && agent_peers_held(job).updates == 0;
 }
 
+static bool imports_held(const struct agent_job *job)
+{
+	for (uint32_t i = 0; i < AGENT_SUMS_MAX; i++) {
+		if (held(job, job->peers.sums[i]) && job->peers.sums[i]->import) {
+			return true;
+		}
+	}
+	return false;
+}
+
 /* What this node holds must go through function 1 before it can go anywhere. */
 static bool must_merge(const struct agent_job *job)
 {
 	uint32_t exports;
 
 	(void)only_export(job, &exports);
+	if (!is_top(job) && imports_held(job)) {
+		return true; /* it was the top, and is to leave: what it was given goes on with it
+			      */
+	}
 	return (exports > 0 && is_top(job)) || exports > 1 || (exports == 1 && top_has_sum(job));
 }
 

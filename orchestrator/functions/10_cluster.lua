@@ -35,19 +35,6 @@ local function lease_drop(k, a)
   return 0
 end
 
--- KEYS trib:node:<n> ; ARGV node ttl_ms field value ... (agent heartbeat)
-local function node_up(k, a)
-  redis.call('SADD', 'trib:nodes', a[1])
-  redis.call('SREM', 'trib:nodes:lost', a[1])
-  local fresh = redis.call('EXISTS', k[1]) == 0
-  local f = {}
-  for i = 3, #a do f[#f + 1] = a[i] end
-  redis.call('HSET', k[1], unpack(f))
-  redis.call('PEXPIRE', k[1], a[2])
-  return fresh and 1 or 0
-end
-
 redis.register_function('trib_cluster_init', cluster_init)
 redis.register_function('trib_lease_take', lease_take)
 redis.register_function('trib_lease_drop', lease_drop)
-redis.register_function('trib_node_up', node_up)

@@ -4,8 +4,11 @@
 --   w:<node>               their weight
 --   top                    the node that gathers, elected when the closed round is first asked for
 --   moves, m:<from>|<boot>|<part> = '<to>|<to_boot>|<updates>|<weight>|<upto>|<seq>': a sum that went over to `to`. Its
---                          updates are those committed in that memory until `upto` (the ms when the round closed)
--- All moves of a round go to its present top: when the top is lost they are undone, all of them.
+--                          updates are those committed in that memory until `upto` (the ms when the round closed), and
+--                          what had been moved there before
+--   s:<from>               '<boot>|<updates>|<weight>|<ms>': since when the share of a node that drains has been so
+-- Moves go to the round's present top: when it is lost they are undone. A top that drains hands over what it has, with
+-- what it was given; if that is undone while it is gone, what it was given is its senders' again.
 -- Key :at   hash   version -> nodes that have its file, 'n1,n2'
 local COPY_WAIT_MS = 3000     -- a new version waits so long for its file to be on a second node
 
@@ -29,26 +32,46 @@ local function moves_of(base)
   return moves
 end
 
--- The live node with the most counted updates (the fewest bytes cross the network), ties by name. `caller` lives.
+-- The live node with the most counted updates (the fewest bytes cross the network), ties by name. `caller` lives. One
+-- that is to leave only if there is no other.
 local function elect_top(k, base, caller)
-  local all, best, most = redis.call('HGETALL', base), nil, 0
+  local all, best, most, stays = redis.call('HGETALL', base), nil, 0, false
   for i = 1, #all, 2 do
     local node, n = string.match(all[i], '^n:(.+)$'), tonumber(all[i + 1])
-    if node and n > 0 and (n > most or (n == most and node < best)) and (node == caller or node_lives(k, node)) then
-      best, most = node, n
+    if node and n > 0 and (node == caller or node_lives(k, node)) then
+      local keeps = not draining(node)
+      if (keeps and not stays) or (keeps == stays and (n > most or (n == most and node < best))) then
+        best, most, stays = node, n, keeps
+      end
     end
   end
   if best then redis.call('HSET', base, 'top', best) end
   return best or ''
 end
 
+-- Of an open round: a node that drains has its share closed, and a top that stays. True when it has, or had, a share.
+local function share_closed(base, node, moves)
+  local r, from = redis.call('HMGET', base, 'top', 'n:' .. node), false
+  for i = 1, #moves do from = from or moves[i].from == node end
+  if not from and tonumber(r[2] or '0') == 0 then return false end
+  local top = r[1] or ''
+  if top == '' or draining(top) or redis.call('EXISTS', 'trib:node:' .. top) == 0 then
+    top = heir(base)
+    if top then redis.call('HSET', base, 'top', top) end
+  end
+  return top ~= nil or from
+end
+
 -- What the agent of `node` must know beside its counts: top, its URL, weight on the node, boot that lives there, task,
--- the moves from and to the node ('from|boot|part|to|to_boot|updates|weight|upto|seq ...')
+-- the moves from and to the node ('from|boot|part|to|to_boot|updates|weight|upto|seq ...'), the state as it is for it
 local function sync_nodes(k, base, node)
+  local moves, state = moves_of(base), nil
+  if draining(node) and redis.call('HGET', base, 'state') == 'open' and share_closed(base, node, moves) then
+    state = 'closing'
+  end
   local r = redis.call('HMGET', base, 'state', 'top', 'w:' .. node, 'task')
   local top, text = r[2] or '', {}
   if r[1] == 'closing' and top == '' then top = elect_top(k, base, node) end
-  local moves = moves_of(base)
   for i = 1, #moves do
     local m = moves[i]
     if m.from == node or m.to == node then
@@ -56,7 +79,19 @@ local function sync_nodes(k, base, node)
     end
   end
   local url = top ~= '' and redis.call('HGET', 'trib:node:' .. top, 'url') or ''
-  return top, url, r[3] or '0', redis.call('HGET', k[1], 'b:' .. node) or '', r[4] or '', table.concat(text, ' ')
+  return top, url, r[3] or '0', redis.call('HGET', k[1], 'b:' .. node) or '', r[4] or '', table.concat(text, ' '),
+    state or r[1] or ''
+end
+
+-- Since when (ms) the share of a node that drains has been what the sender says: all of it was committed by then, and
+-- nothing since. Settled once that ms is over, as `closed` is for a round.
+local function share_since(base, a)
+  local text = table.concat({a[3], a[7], a[8]}, '|') .. '|'
+  local had = redis.call('HGET', base, 's:' .. a[2]) or ''
+  if string.sub(had, 1, #text) == text then return string.sub(had, #text + 1) end
+  local t = now()
+  redis.call('HSET', base, 's:' .. a[2], text .. t)
+  return t
 end
 
 -- Before the receiver of a sum answers: from now on it, and no more the sender, answers for these updates.
@@ -71,16 +106,19 @@ local function partial_moved(k, a)
     if string.sub(r[7], 1, #same) == same then return {'SAME', string.match(r[7], '|(%d+)$')} end
     return {'TAKEN', (string.match(r[7], '^([^|]*)'))}
   end
-  if r[1] ~= 'closing' or r[6] then return {'STATE', r[6] and 'done' or r[1]} end
+  local early = r[1] == 'open' and draining(a[2])
+  if (r[1] ~= 'closing' and not early) or r[6] then return {'STATE', r[6] and 'done' or r[1]} end
   if r[2] ~= a[5] or a[2] == a[5] then return {'TOP', r[2] or ''} end
   local boots = redis.call('HMGET', k[1], 'b:' .. a[2], 'b:' .. a[5])
   if boots[1] ~= a[3] then return {'GONE', a[2]} end
   if boots[2] ~= a[6] then return {'GONE', a[5]} end
   if r[3] ~= a[7] or r[4] ~= a[8] then return {'COUNT', r[3] or '0', r[4] or '0'} end
-  if now() <= tonumber(r[5]) + 1 then return {'LATER'} end     -- `upto` must part what is in it from what comes after
+  local upto = early and share_since(base, a) or r[5]
+  if now() <= tonumber(upto) + 1 then return {'LATER'} end     -- `upto` must part what is in it from what comes after
   local seq = redis.call('HINCRBY', base, 'moves', 1)
-  redis.call('HSET', base, field, table.concat({a[5], a[6], a[7], a[8], r[5], seq}, '|'), 'n:' .. a[2], 0,
+  redis.call('HSET', base, field, table.concat({a[5], a[6], a[7], a[8], upto, seq}, '|'), 'n:' .. a[2], 0,
     'w:' .. a[2], 0)
+  redis.call('HDEL', base, 's:' .. a[2])
   redis.call('HINCRBY', base, 'n:' .. a[5], a[7])
   redis.call('HINCRBY', base, 'w:' .. a[5], a[8])
   event(k[1], 't', 'partial.moved', 'n', a[1], 'from', a[2], 'node', a[5], 'updates', a[7])
@@ -90,30 +128,53 @@ end
 -- The memory of `node` (but that of boot `lives`) is gone: moves to it are undone where the sender still has the sum.
 -- Returns a function that tells of (place, ms) of a committed update whether it is lost.
 local function lost_with(k, base, node, lives)
-  local moves, kept, dead = moves_of(base), {}, {}
+  local moves, on, spans, kept = moves_of(base), {}, {}, {}
+  table.sort(moves, function(x, y) return tonumber(x.seq) < tonumber(y.seq) end)
   for i = 1, #moves do
     local m = moves[i]
-    if m.to == node and m.to_boot ~= lives then
-      redis.call('HDEL', base, m.field)
-      redis.call('HINCRBY', base, 'n:' .. node, '-' .. m.n)
-      redis.call('HINCRBY', base, 'w:' .. node, '-' .. m.w)
-      if redis.call('HGET', k[1], 'b:' .. m.from) == m.boot then
-        redis.call('HINCRBY', base, 'n:' .. m.from, m.n)
-        redis.call('HINCRBY', base, 'w:' .. m.from, m.w)
-      else
-        dead[m.from .. ':' .. m.boot] = true
-      end
-    elseif m.from == node and m.boot ~= lives then
-      kept[m.boot] = math.max(kept[m.boot] or 0, m.upto)
+    local memory = m.from .. ':' .. m.boot
+    m.seq, m.into = tonumber(m.seq), m.to .. ':' .. m.to_boot
+    m.since = spans[memory] or 0              -- commits of these ms: after `since`, until `upto`
+    spans[memory], on[memory] = m.upto, m.seq
+  end
+  local dead = {}
+  local function back(m)
+    m.undone = true
+    redis.call('HDEL', base, m.field)
+    if redis.call('HGET', k[1], 'b:' .. m.from) == m.boot then
+      redis.call('HINCRBY', base, 'n:' .. m.from, m.n)
+      redis.call('HINCRBY', base, 'w:' .. m.from, m.w)
+      return
+    end
+    dead[#dead + 1] = m
+    for i = 1, #moves do                       -- what it was given before, its senders may have yet
+      local g = moves[i]
+      if g.into == m.from .. ':' .. m.boot and g.seq < m.seq and not g.undone then back(g) end
     end
   end
-  local top = redis.call('HGET', base, 'top')
-  if top == node then redis.call('HDEL', base, 'top') end
+  for i = 1, #moves do
+    local m = moves[i]
+    if m.to == node and m.to_boot ~= lives and not m.undone and (on[m.into] or 0) < m.seq then
+      redis.call('HINCRBY', base, 'n:' .. node, '-' .. m.n)
+      redis.call('HINCRBY', base, 'w:' .. node, '-' .. m.w)
+      back(m)
+    end
+  end
+  for i = 1, #moves do
+    local m = moves[i]
+    if m.from == node and m.boot ~= lives and not m.undone then kept[m.boot] = math.max(kept[m.boot] or 0, m.upto) end
+  end
+  redis.call('HDEL', base, 's:' .. node)
+  if redis.call('HGET', base, 'top') == node then redis.call('HDEL', base, 'top') end
   return function(place, ms)
     local at, boot = string.match(place, '^([^:]*):([^:]*):')
     if not at then return false end
-    if at == node and boot ~= lives then return not (kept[boot] and tonumber(ms) <= kept[boot]) end
-    return dead[at .. ':' .. boot] or false
+    ms = tonumber(ms)
+    for i = 1, #dead do
+      local m = dead[i]
+      if m.from == at and m.boot == boot and ms > m.since and ms <= m.upto then return true end
+    end
+    return at == node and boot ~= lives and not (kept[boot] and ms <= kept[boot])
   end
 end
 

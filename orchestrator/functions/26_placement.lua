@@ -47,7 +47,8 @@ local function planned(k, answer, candidate)
   local first = 1
   while at >= nodes[first][2] do at = at - nodes[first][2]; first = first + 1 end
   for i = 0, math.min(#nodes, 8) - 1 do
-    local url = redis.call('HGET', 'trib:node:' .. nodes[(first - 1 + i) % #nodes + 1][1], 'url')
+    local node = nodes[(first - 1 + i) % #nodes + 1][1]
+    local url = not draining(node) and redis.call('HGET', 'trib:node:' .. node, 'url')
     if url and url ~= '' then answer[7] = url; return answer end
   end
   return answer

@@ -42,7 +42,7 @@ local function holds_place(k, j, client)
   return (exp and tonumber(exp) > now()) or (s and string.sub(s, 1, 1) ~= 'C')
 end
 
--- ARGV client update_id_candidate [labels, hash of its token] -> SELECTED round base deadline update_id lease_end [url of the planned node]
+-- ARGV client update_id_candidate [labels, hash of its token, node of the gateway] -> SELECTED round base deadline update_id lease_end [url of the planned node]
 --   | WAIT why (reported full not-sampled noround closing) [ms left] | INELIGIBLE why | QUOTA text | DONE state | PAUSED | NOMODEL | NOJOB
 local function checkin(k, a)
   local j = job_of(k)
@@ -250,7 +250,7 @@ local function deadline(k, a)
 end
 
 redis.register_function('trib_round_open', round_open)
-redis.register_function('trib_checkin', function(k, a) return planned(k, checkin(k, a), a[2]) end)
+redis.register_function('trib_checkin', function(k, a) return elsewhere(planned(k, checkin(k, a), a[2]), a[5]) end)
 redis.register_function('trib_reserve', function(k, a)
   return metrics_late(k, counted_before(k, a, quota_upload(k, a, reserve, release)), a[2], a[5])
 end)

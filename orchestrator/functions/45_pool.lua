@@ -142,7 +142,7 @@ local function pool_shares(rows, size)
   return order
 end
 
--- KEYS trib:pool:<tenant>/<name> ; ARGV client update_id_candidate hash of its token ('' = none) [labels]
+-- KEYS trib:pool:<tenant>/<name> ; ARGV client update_id_candidate hash of its token ('' = none) [labels, node of the gateway]
 -- -> {job, what its check-in answers} | {'', NOPOOL (none that this caller may know) | DONE | INELIGIBLE why | WAIT ..}
 local function pool_checkin(k, a)
   local t, ids = now(), redis.call('ZRANGE', k[1], 0, POOL_MAX - 1)
@@ -152,7 +152,7 @@ local function pool_checkin(k, a)
   local ask = {a[1], a[2], a[4], a[3]}
   for _, r in ipairs(rows) do
     if pool_holds(r, a[1], t) then
-      local answer = planned({r.key}, checkin({r.key}, ask), a[2])
+      local answer = elsewhere(planned({r.key}, checkin({r.key}, ask), a[2]), a[5])
       if answer[1] == 'SELECTED' then return {r.id, answer} end
     end
   end
@@ -165,7 +165,7 @@ local function pool_checkin(k, a)
   local first = true
   for _, r in ipairs(pool_shares(rows, size)) do
     if not r.fails then
-      local answer = planned({r.key}, checkin({r.key}, ask), a[2])
+      local answer = elsewhere(planned({r.key}, checkin({r.key}, ask), a[2]), a[5])
       if answer[1] == 'SELECTED' then return {r.id, answer} end
       if first and (answer[1] == 'WAIT' or answer[1] == 'QUOTA') then told = answer end
       first = false

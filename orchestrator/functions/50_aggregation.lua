@@ -15,8 +15,8 @@ local function node_sync(k, a)
   if r[9] then denom, pop, norm = string.match(r[9], '^([^|]*)|([^|]*)|(.*)$') end      -- as it was when it ended
   local divisor = divisor_of({adenom = denom, apop = pop, anorm = norm ~= '' and norm or nil},
     {acc = r[3], goal = r[7], wraw = r[8]})
-  local top, url, w, boot, task, moves = sync_nodes(k, base, a[1])
-  return {j[1], j[2], j[3] or '', j[4] or '', tostring(work), r[1] or '', r[2] or '', r[3] or '0', r[4] or '0',
+  local top, url, w, boot, task, moves, state = sync_nodes(k, base, a[1])
+  return {j[1], j[2], j[3] or '', j[4] or '', tostring(work), state, r[2] or '', r[3] or '0', r[4] or '0',
     r[5] or '0', j[6], r[6] or '0', r[7] or '0', divisor, top, url, w, boot, task, moves, j[11] and 'norms' or ''}
 end
 
@@ -174,7 +174,11 @@ local function node_silent(k, a)
       if answer[1] == 'OK' then lost = lost + answer[2] end
     end
   end
-  if #ids < tonumber(a[3]) and found + tonumber(a[4]) == 0 then redis.call('SADD', 'trib:nodes:lost', a[1]) end
+  if #ids < tonumber(a[3]) and found + tonumber(a[4]) == 0 then
+    local left = string.match(redis.call('HGET', DRAINING, a[1]) or '', '^leaving|')
+    redis.call('HDEL', DRAINING, a[1])
+    if left then redis.call('SREM', 'trib:nodes', a[1]) else redis.call('SADD', 'trib:nodes:lost', a[1]) end
+  end
   return {#ids, lost, found}
 end
 

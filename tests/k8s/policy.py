@@ -332,14 +332,26 @@ class Policy:
                       "hostNetwork without dnsPolicy ClusterFirstWithHostNet: cluster names are not found")
         self.grace(pod)
 
+    @staticmethod
+    def before_stop(c):
+        """Seconds that the preStop hook takes: (least, most)."""
+        hook = (c.get("lifecycle") or {}).get("preStop") or {}
+        words = (hook.get("exec") or {}).get("command") or []
+        if words[1:2] == ["drain-node"]:
+            given = dict(w[2:].split("=", 1) for w in words if w.startswith("--") and "=" in w)
+            least = int(given.get("linger", 0))
+            return least, max(least, int(given.get("wait", 300)))
+        seconds = (hook.get("sleep") or {}).get("seconds", 0)
+        return seconds, seconds
+
     def grace(self, pod):
         longest = 0
         for c in containers(pod):
-            stop = ((c.get("lifecycle") or {}).get("preStop") or {}).get("sleep", {}).get("seconds", 0)
+            least, stop = self.before_stop(c)
             drain = int(option(c, "drain-ms") or (3000 if program(c) == "tributary-gateway" else 0)) / 1000
             longest = max(longest, stop + drain)
             if c.get("ports") and program(c) in ("tributary-orchestrator", "tributary-gateway"):
-                self.want(stop >= 2, f"{c['name']}: no preStop: Services send to it while it goes down")
+                self.want(least >= 2, f"{c['name']}: no preStop: Services send to it while it goes down")
         self.want(pod["spec"].get("terminationGracePeriodSeconds", 30) >= longest + 10,
                   f"terminationGracePeriodSeconds is not 10 s above preStop and drain ({longest:g} s)")
 

@@ -246,7 +246,7 @@ MISTAKES = {
     "an image of another version": (of("agent", lambda c: c.update(image="tributary:0.0.1")), "is not of version"),
     "less grace than the drain takes": (
         setter("DaemonSet", "tributary-node", [*POD, "terminationGracePeriodSeconds"], 60),
-        "terminationGracePeriodSeconds is not 10 s above preStop and drain (65 s)"),
+        "terminationGracePeriodSeconds is not 10 s above preStop and drain (90 s)"),
     "no preStop": (of("gateway", lambda c: c.pop("lifecycle")), "gateway: no preStop"),
     "service links": (
         setter("DaemonSet", "tributary-node", [*POD, "enableServiceLinks"], True), "enableServiceLinks must be false"),

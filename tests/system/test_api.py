@@ -826,10 +826,11 @@ def test_openapi_lists_every_route(api):
               ("post", j + "/rounds/{round}:close"), ("get", j + "/rounds/{round}/updates"),
               ("get", j + "/models"), ("get", j + "/events"), ("get", "/v1/events"),
               ("get", "/v1/tenants"), ("get", "/v1/tenants/{tenant}"),
-              ("get", "/v1/nodes"), ("get", j + "/tree"), ("post", j + "/checkins"), ("post", "/v1/checkins"),
+              ("get", "/v1/nodes"), ("post", "/v1/nodes/{node}:drain"), ("post", "/v1/nodes/{node}:undrain"),
+              ("get", j + "/tree"), ("post", j + "/checkins"), ("post", "/v1/checkins"),
               ("get", j + "/models/{version}"),
               ("get", j + "/tokens"), ("post", j + "/tokens"), ("delete", j + "/tokens/{token}"),
-                  ("get", "/v1/audit"),
+              ("get", "/v1/audit"),
                   ("put", j + "/models/{version}"), ("get", j + "/updates/{update}"),
               ("put", j + "/updates/{update}"), *((m, j + "/uploads/{update}") for m in ("head", "patch", "delete"))}
     assert listed == wanted
