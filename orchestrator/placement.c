@@ -7,6 +7,7 @@
 struct seat {
 	uint32_t room;
 	uint32_t cores;
+	bool warm;
 	uint32_t index;
 };
 
@@ -17,8 +18,9 @@ struct table {
 
 uint32_t orc_place_room(const struct orc_place_node *node, const struct orc_place_demand *demand)
 {
+	double in_hand = node->arrivals * node->seconds - (demand->over ? node->last : 0);
 	/* rounded: the trace of a load of some seconds ago is no update */
-	double room = node->capacity - node->arrivals * node->seconds + 0.5;
+	double room = node->capacity - (in_hand > 0 ? in_hand : 0) + 0.5;
 
 	if (!node->alive || !(node->capacity > 0)) {
 		return 0;
@@ -35,7 +37,7 @@ uint32_t orc_place_room(const struct orc_place_node *node, const struct orc_plac
 	return room < UINT32_MAX ? (uint32_t)room : UINT32_MAX;
 }
 
-/* The most room first; of two alike more cores, then the one named first. */
+/* The most room first; of two alike a warm one, then more cores, then the one named first. */
 static int by_room(const void *left, const void *right)
 {
 	const struct seat *a = left;
@@ -43,6 +45,9 @@ static int by_room(const void *left, const void *right)
 
 	if (a->room != b->room) {
 		return a->room > b->room ? -1 : 1;
+	}
+	if (a->warm != b->warm) {
+		return a->warm ? -1 : 1;
 	}
 	if (a->cores != b->cores) {
 		return a->cores > b->cores ? -1 : 1;
@@ -59,6 +64,9 @@ static uint32_t best_fit(const struct table *table, uint32_t left, uint32_t *quo
 
 		while (take + 1 < table->count && table->seats[take + 1].room >= left) {
 			take++; /* the tightest that holds all of the rest */
+		}
+		while (take > next && table->seats[take - 1].room == table->seats[take].room) {
+			take--; /* of those alike the first */
 		}
 		if (table->seats[take].room >= left) {
 			quotas[table->seats[take].index] = left;
@@ -163,7 +171,8 @@ uint32_t orc_place(const struct orc_place_node *nodes, size_t count,
 
 		if (room) {
 			table.seats[table.count++] =
-				(struct seat){ room, nodes[i].cores, (uint32_t)i };
+				(struct seat){ room, nodes[i].cores, nodes[i].last > 0,
+					       (uint32_t)i };
 		}
 	}
 	qsort(table.seats, table.count, sizeof(table.seats[0]), by_room);

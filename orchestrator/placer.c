@@ -102,6 +102,7 @@ static struct orc_place_demand demand_of(const struct orc_job *job)
 		.updates = (uint32_t)(updates < UINT32_MAX ? updates : UINT32_MAX),
 		.update_bytes = (double)job->bytes,
 		.window_s = window ? strtod(window + 1, NULL) : 0,
+		.over = !job->async,
 	};
 
 	for (size_t i = 0; i < TRIB_COUNT(policies); i++) {
@@ -110,6 +111,32 @@ static struct orc_place_demand demand_of(const struct orc_job *job)
 		}
 	}
 	return demand;
+}
+
+/* "[~]n1=20,n2=5,": who had what. Plans and nodes are in the same order, mostly. */
+static void note_last(struct orc_placer *placer, const char *plan)
+{
+	size_t at = 0;
+
+	for (size_t i = 0; i < placer->count; i++) {
+		placer->nodes[i].last = 0;
+	}
+	plan += plan[0] == '~';
+	while (*plan) {
+		size_t size = strcspn(plan, "=,");
+		size_t tried = 0;
+
+		while (tried < placer->count && (strncmp(placer->names[at], plan, size) != 0 ||
+						 placer->names[at][size] != '\0')) {
+			at = (at + 1) % placer->count;
+			tried++;
+		}
+		if (tried < placer->count && plan[size] == '=') {
+			placer->nodes[at].last = (uint32_t)strtoul(plan + size + 1, NULL, 10);
+		}
+		plan += strcspn(plan, ",");
+		plan += *plan == ',';
+	}
 }
 
 static void print_plan(struct orc_placer *placer, const struct orc_job *job)
@@ -140,11 +167,17 @@ static void on_written(const struct orc_reply *reply, void *arg)
 	}
 }
 
-void orc_placer_plan(struct orc_placer *placer, const struct orc_job *job)
+void orc_placer_plan(struct orc_placer *placer, const struct orc_job *job, char **last)
 {
 	placer->text[0] = '\0';
 	if (placer->usable > 1) {
+		note_last(placer, *last ? *last : "");
 		print_plan(placer, job);
+		trib_free(*last);
+		*last = trib_alloc(strlen(placer->text) + 1); /* without: the next one is cold */
+		if (*last) {
+			(void)strcpy(*last, placer->text);
+		}
 		placer->planning = true;
 	} else if (!placer->planning) {
 		return;

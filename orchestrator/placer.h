@@ -17,7 +17,8 @@ TRIB_MUST_CHECK int orc_placer_new(struct trib_loop *loop, struct orc_store *sto
 				   struct orc_leader *leader, struct orc_placer **ret_placer);
 /* The store is freed before (it answers what is under way). */
 struct orc_placer *orc_placer_free(struct orc_placer *placer);
-/* Plans the clients of the job's next round (or its buffer) and sends what has come out. */
-void orc_placer_plan(struct orc_placer *placer, const struct orc_job *job);
+/* Plans the clients of the job's next round (or its buffer) and sends what has come out. *last: the
+ * plan before, or NULL; replaced by the new one, owned by the caller (trib_free). */
+void orc_placer_plan(struct orc_placer *placer, const struct orc_job *job, char **last);
 
 #endif

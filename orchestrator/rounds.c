@@ -36,6 +36,7 @@ struct run {
 	bool dead;  /* forgotten while busy: freed at the end of the step */
 	unsigned empty_fails;
 	uint64_t placed_ms;       /* its plan was looked at last, monotonic */
+	char *plan;               /* that plan, owned */
 	uint64_t paused_until_ms; /* monotonic */
 	int64_t gauged;           /* the version whose client metrics are shown */
 	struct orc_job job;       /* as read last, kept up to date by our own steps; no texts */
@@ -127,6 +128,12 @@ static struct run *add(struct orc_rounds *rounds, const char *id)
 	return run;
 }
 
+static void run_free(struct run *run)
+{
+	trib_free(run->plan);
+	trib_free(run);
+}
+
 /* Out of the table; memory goes at once, or when the step under way ends. */
 static void drop(struct run *run)
 {
@@ -139,7 +146,7 @@ static void drop(struct run *run)
 		orc_gauge(ORC_M_JOBS_LIVE, (int64_t)--run->rounds->count);
 	}
 	if (!run->busy) {
-		trib_free(run);
+		run_free(run);
 	}
 }
 
@@ -153,7 +160,7 @@ static void rest(struct run *run)
 	run->busy = false;
 	run->again = false;
 	if (run->dead) {
-		trib_free(run);
+		run_free(run);
 	} else if (again) {
 		step(run);
 	}
@@ -252,7 +259,7 @@ static void place(struct run *run)
 
 	if (!run->placed_ms || now - run->placed_ms >= PLACE_MS || !run->job.async) {
 		run->placed_ms = now;
-		orc_placer_plan(run->rounds->placer, &run->job);
+		orc_placer_plan(run->rounds->placer, &run->job, &run->plan);
 	}
 }
 

@@ -71,3 +71,17 @@ def test_nodes_publish_what_placement_needs(three):
     for node in nodes:
         assert node["capacity"] == 4 and node["nic_bytes_s"] == 1000000000, node
         assert float(node["arrivals_s"]) >= 0 and float(node["seconds"]) >= 0
+
+
+def test_the_next_round_goes_where_the_last_one_was(three):
+    """Its functions and memory are warm there, and what the node had in hand is over."""
+    job = Job(three, size=900, clients=3, seed=790, rounds=3)
+    first = plan(three, job)
+    for number in (1, 2):
+        for client in range(3):
+            job.selected(client)
+        assert plan(three, job) == first, number
+        for client in range(3):
+            put(job, client, job.selected(client))
+        job.published(number)
+    job.delete()

@@ -37,6 +37,7 @@ static void random_nodes(struct orc_place_node *nodes, size_t count)
 			.seconds = any(10) / 5.0,
 			.nic_bytes_s = any(3) ? 0 : any(100) * 1e6,
 			.cores = any(4),
+			.last = any(3) ? 0 : any(30),
 			.alive = any(5) != 0,
 		};
 	}
@@ -162,8 +163,19 @@ static void test_known(void **state)
 		five[i] = (struct orc_place_node){ .capacity = 20, .alive = true };
 	}
 	assert_int_equal(orc_place(five, 5, &demand, quotas), 20);
-	assert_int_equal(quotas[0], 0); /* all are tight alike: the last */
-	assert_int_equal(quotas[4], 20);
+	assert_int_equal(quotas[0], 20); /* all are tight alike: the first, */
+	five[3].last = 20;               /* and once it has worked the same again, */
+	five[3].arrivals = 9;            /* whatever it had in hand then */
+	five[3].seconds = 2;
+	demand.over = true;
+	(void)orc_place(five, 5, &demand, quotas);
+	assert_int_equal(quotas[3], 20);
+	five[3].arrivals = 12; /* 4 of another job's */
+	assert_int_equal(orc_place_room(&five[3], &demand), 16);
+	(void)orc_place(five, 5, &demand, quotas);
+	assert_int_equal(quotas[3], 0);
+	five[3] = five[2];
+	demand.over = false;
 	demand.updates = 60;
 	assert_int_equal(orc_place(five, 5, &demand, quotas), 60);
 	assert_int_equal(used(quotas, 5), 3);
