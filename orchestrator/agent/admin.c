@@ -143,6 +143,9 @@ static struct trib_metric metrics[G_COUNT] = {
 				      "Memories of versions not used again: somebody may still "
 				      "read them",
 				      TRIB_COUNTER, 0, 0 },
+	[AGENT_M_JIT_DEADLINE] = { "tributary_jit_deadline_total", NULL,
+				   "Rounds whose folding began for their deadline (just-in-time)",
+				   TRIB_COUNTER, 0, 0 },
 	[G_REDIRECTED] = { "tributary_desc_sent_total", "how=\"redirected\"",
 			   "Descriptors by carrier", TRIB_COUNTER, 0, 0 },
 	[G_RELAYED] = { "tributary_desc_sent_total", "how=\"relayed\"", "Descriptors by carrier",

@@ -131,6 +131,7 @@ struct agent_job {
 	double gap_ms;
 	uint64_t began_ms;
 	double round_ms;
+	uint64_t deadline_ms; /* of the open round, monotonic; 0 unknown */
 	double fold_us;
 	double merge_us;
 	double hop_us;
@@ -458,8 +459,9 @@ void agent_tree_begin(struct agent_job *job); /* a round */
 void agent_tree_shape(struct agent_job *job); /* of a round that begins: how many lanes */
 /* Makes one of all lanes. -EAGAIN: done. */
 TRIB_MUST_CHECK int agent_tree_join(struct agent_job *job);
-void agent_tree_closing(struct agent_job *job); /* it closes; repeatable */
-void agent_tree_assign(struct agent_job *job);  /* who hands over to whom */
+void agent_tree_closing(struct agent_job *job);                    /* it closes; repeatable */
+void agent_tree_deadline(struct agent_job *job, uint64_t left_ms); /* 0: not known */
+void agent_tree_assign(struct agent_job *job);                     /* who hands over to whom */
 void agent_tree_arrived(struct agent_job *job, uint32_t slot);
 void agent_tree_answered(struct agent_fn *fn, uint32_t slot); /* its RESET, of that field */
 /* A parent has the sum of function `index` of this round. */
@@ -613,6 +615,7 @@ enum agent_metric {
 	AGENT_M_MODELS_UNFILED,
 	AGENT_M_MODELS_GIVEN_UP,
 	AGENT_M_AHEAD,
+	AGENT_M_JIT_DEADLINE,
 	AGENT_M_COUNT
 };
 void agent_count(enum agent_metric metric, int64_t amount);

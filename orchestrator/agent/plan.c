@@ -9,6 +9,8 @@
 #define CREDIT_MIN    2u
 #define RESERVE       4u /* a quarter of the slots is kept free for arrivals */
 #define SLACK         1.1
+#define LATE_MS       25   /* what waits is looked at every 20 ms */
+#define GUESS_BYTES   1000 /* folded per us, before the first measurement */
 #define BURST_FOLD_US 1000 /* below, an update is not worth splitting */
 
 /* Rounded up, within bounds. */
@@ -250,12 +252,29 @@ static double time_left_ms(const struct agent_plan_state *s)
 	return s->round_ms > s->age_ms ? s->round_ms - s->age_ms : 0;
 }
 
-static double work_ms(const struct agent_plan_state *s)
+/* Of those that wait and `coming` ones. */
+static double work_ms(const struct agent_plan_state *s, double coming, double fold_us)
 {
-	uint32_t coming = s->goal > s->arrived ? s->goal - s->arrived : 0;
 	uint32_t hands = s->cores < s->leaves_max ? s->cores : s->leaves_max;
 
-	return SLACK * (s->waiting + (double)coming) * s->fold_us / (hands ? hands : 1) / 1000;
+	return SLACK * (s->waiting + coming) * fold_us / (hands ? hands : 1) / 1000;
+}
+
+static uint32_t to_come(const struct agent_plan_state *s)
+{
+	return s->goal > s->arrived ? s->goal - s->arrived : 0;
+}
+
+bool agent_plan_deadline_nears(const struct agent_plan_state *s)
+{
+	double fold_us = s->fold_us > 0 ? s->fold_us : (double)s->payload / GUESS_BYTES;
+	double coming = s->gap_ms > 0 ? s->left_ms / s->gap_ms : 0;
+
+	if (!(s->left_ms > 0)) {
+		return false;
+	}
+	coming = coming < to_come(s) ? coming : to_come(s);
+	return s->left_ms <= work_ms(s, coming, fold_us) + LATE_MS;
 }
 
 bool agent_plan_hold(const struct agent_plan_state *s)
@@ -273,7 +292,8 @@ bool agent_plan_hold(const struct agent_plan_state *s)
 		return false;
 	}
 	left = time_left_ms(s);
-	return left < 0 || left > work_ms(s);
+	return (left < 0 || left > work_ms(s, to_come(s), s->fold_us)) &&
+	       !agent_plan_deadline_nears(s);
 }
 
 /* ---- the tree ---- */

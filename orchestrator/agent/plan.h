@@ -26,7 +26,8 @@
 enum agent_policy {
 	AGENT_EAGER,       /* fold what comes when it comes */
 	AGENT_LAZY,        /* once the round closes, or slots get few */
-	AGENT_JUST_IN_TIME /* so that folding ends about when the last update is expected */
+	AGENT_JUST_IN_TIME /* so that folding ends about when the round closes: last update or
+			      deadline */
 };
 
 enum agent_role {
@@ -74,6 +75,8 @@ struct agent_plan_state {
 	double gap_ms;    /* mean time between arrivals; 0 unknown */
 	double age_ms;    /* of the round */
 	double round_ms;  /* how long rounds were open so far; 0 unknown */
+	double left_ms;   /* to the round's deadline; 0 unknown */
+	uint64_t payload; /* bytes of an update */
 	uint32_t slots;
 	uint32_t slots_free;
 	/* measured; 0 unknown */
@@ -119,6 +122,8 @@ uint32_t agent_plan_lanes(const struct agent_plan_state *state, char why[AGENT_W
 void agent_plan_make(const struct agent_plan_state *state, struct agent_plan *ret_plan);
 /* Shall updates wait (lazy, just-in-time)? */
 bool agent_plan_hold(const struct agent_plan_state *state);
+/* Just-in-time: what is here would not be folded by the deadline if it waited longer. */
+bool agent_plan_deadline_nears(const struct agent_plan_state *state);
 /* The round closed: who hands over to whom. `levels` as planned; a sealed function is nobody's
  * parent, the top is everybody's. */
 void agent_plan_tree(const struct agent_plan_state *state, uint32_t levels,

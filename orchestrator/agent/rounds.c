@@ -134,6 +134,7 @@ void agent_round_synced(struct agent_job *job, const struct trib_value *sync)
 	agent_peers_synced(job, sync);
 	job->accepted = (uint32_t)trib_value_integer(trib_value_at(sync, 7));
 	job->goal = (uint32_t)trib_value_integer(trib_value_at(sync, 12));
+	agent_tree_deadline(job, (uint64_t)trib_value_integer(trib_value_at(sync, 21)));
 	if (job->closing) {
 		agent_tree_closing(job);
 	} else if (job->late) {
@@ -176,8 +177,7 @@ static uint32_t in_hand(const struct agent_job *job, uint32_t group)
 	return most;
 }
 
-/* The group with the least in hand; ties go round. Its first function; 0: nobody can take more now.
- */
+/* The group with the least in hand; ties go round. Its first function; 0: nobody can take more. */
 static uint32_t choose(struct agent_job *job)
 {
 	uint32_t span = (AGENT_FUNCTIONS_MAX - AGENT_TOP) / job->lanes;

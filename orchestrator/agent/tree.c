@@ -239,6 +239,10 @@ static void describe(const struct agent_job *job, uint64_t now_ms, struct agent_
 	s->gap_ms = s->arrived ? job->gap_ms * job->arrived / s->arrived : 0;
 	s->age_ms = (double)(now_ms - job->began_ms);
 	s->round_ms = job->round_ms;
+	s->left_ms = !job->deadline_ms           ? 0
+		     : job->deadline_ms > now_ms ? (double)(job->deadline_ms - now_ms)
+						 : 1;
+	s->payload = job->payload;
 	s->slots = job->segment.header.slot_count;
 	s->fold_us = job->fold_us;
 	s->merge_us = job->merge_us;
@@ -308,6 +312,7 @@ bool agent_tree_hold(struct agent_job *job)
 	if (!hold && job->wish.policy == AGENT_JUST_IN_TIME && !job->begun &&
 	    (uint64_t)state.slots_free * 4 > state.slots) {
 		job->begun = true;
+		agent_count(AGENT_M_JIT_DEADLINE, agent_plan_deadline_nears(&state));
 	}
 	return hold;
 }
@@ -320,8 +325,14 @@ void agent_tree_begin(struct agent_job *job)
 	job->begun = false;
 	job->arrived = 0;
 	job->accepted = 0;
+	job->deadline_ms = 0;
 	job->began_ms = trib_clock_ms();
 	memset(&job->tree, 0, sizeof(job->tree));
+}
+
+void agent_tree_deadline(struct agent_job *job, uint64_t left_ms)
+{
+	job->deadline_ms = left_ms ? trib_clock_ms() + left_ms : 0;
 }
 
 void agent_tree_closing(struct agent_job *job)

@@ -2,7 +2,8 @@
 -- What an agent must know of the round to be aggregated: the one after the last that is over. ARGV node -> {state,
 -- version, params, bytes, round, rstate, base, acc, wsum, acc_on_node, spec, selmax, goal, divisor} (texts; '' when
 -- absent; divisor: what the sum is divided by, fixed point 2^-20, '0' = the sum's own weights), then of several nodes
--- {top, its url, weight_on_node, boot, task, moves}, see 25_nodes, and 'norms' when the mean's norm is wanted | NOJOB
+-- {top, its url, weight_on_node, boot, task, moves}, see 25_nodes, 'norms' when the mean's norm is wanted, ms left to the
+-- deadline of an open round ('0' else) | NOJOB
 local function node_sync(k, a)
   local j = redis.call('HMGET', k[1], 'state', 'version', 'params', 'bytes', 'round', 'spec', 'pubround', 'adenom',
     'apop', 'anorm', 'norms')
@@ -10,14 +11,15 @@ local function node_sync(k, a)
   local work = math.min(tonumber(j[7] or '0') + 1, tonumber(j[5]))
   local base = prefix(k[1]) .. 'r:' .. work
   local r = redis.call('HMGET', base, 'state', 'base', 'acc', 'wsum', 'n:' .. a[1], 'selmax', 'goal', 'wraw',
-    'denom')
+    'denom', 'deadline')
   local denom, pop, norm = j[8], j[9], j[10]
   if r[9] then denom, pop, norm = string.match(r[9], '^([^|]*)|([^|]*)|(.*)$') end      -- as it was when it ended
   local divisor = divisor_of({adenom = denom, apop = pop, anorm = norm ~= '' and norm or nil},
     {acc = r[3], goal = r[7], wraw = r[8]})
   local top, url, w, boot, task, moves, state = sync_nodes(k, base, a[1])
   return {j[1], j[2], j[3] or '', j[4] or '', tostring(work), state, r[2] or '', r[3] or '0', r[4] or '0',
-    r[5] or '0', j[6], r[6] or '0', r[7] or '0', divisor, top, url, w, boot, task, moves, j[11] and 'norms' or ''}
+    r[5] or '0', j[6], r[6] or '0', r[7] or '0', divisor, top, url, w, boot, task, moves, j[11] and 'norms' or '',
+    state == 'open' and string.format('%d', math.max(1, tonumber(r[10]) - now())) or '0'}
 end
 
 -- The node's top is done: the model file of version base+1 is written. First report wins.

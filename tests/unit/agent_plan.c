@@ -57,6 +57,8 @@ static struct agent_plan_state random_state(void)
 		.gap_ms = any_time(),
 		.age_ms = any_time(),
 		.round_ms = any_time(),
+		.left_ms = any_time(),
+		.payload = any(1u << 30),
 		.slots = 1 + any(100),
 		.fold_us = any_time(),
 		.merge_us = any_time(),
@@ -268,6 +270,70 @@ static void test_just_in_time_begins_when_the_work_left_fills_the_time_left(void
 	assert_false(agent_plan_hold(&s));
 }
 
+/* A round of random arrivals that ends with its goal or its deadline, looked at every 20 ms:
+ * folding begins so that it is over by then, and not long before it must. */
+static void test_just_in_time_is_over_when_the_round_is(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2000; i++) {
+		double gap = 1 + any(60);
+		uint32_t goal = 4 + any(200);
+		double deadline = 200 + any(8000);
+		uint32_t hands = 1 + any(8);
+		double close = goal * gap < deadline ? goal * gap : deadline;
+		double most = 1e3 * hands * close / 2 / goal; /* half of the time, to be feasible */
+		struct agent_plan_state s = {
+			.wish = { .policy = AGENT_JUST_IN_TIME },
+			.goal = goal,
+			.gap_ms = gap,
+			.slots = 1000,
+			.slots_free = 999,
+			.cores = hands,
+			.leaves_max = hands,
+			.fold_us = 1 + any((uint32_t)most + 1),
+			.payload = 4,
+		};
+		double now = 0;
+		double all;
+		double work;
+
+		do {
+			now += 20;
+			s.arrived = (uint32_t)(now / gap) < goal ? (uint32_t)(now / gap) : goal;
+			s.waiting = s.arrived;
+			s.left_ms = deadline > now ? deadline - now : 1;
+		} while (now < close && agent_plan_hold(&s));
+		all = close / gap < goal ? close / gap : goal;
+		work = all * s.fold_us / hands / 1e3;
+		assert_true(now + work <= close + 25 + gap + 0.02 * work);
+		/* Not before it must: a tenth to be safe, and what its grain is. */
+		assert_true(now >= close - 1.1 * (work + s.fold_us / 1e3) - 45 - 2 * gap);
+	}
+}
+
+static void test_the_deadline_of_a_first_round_is_met_by_a_guess(void **state)
+{
+	struct agent_plan_state s = {
+		.wish = { .policy = AGENT_JUST_IN_TIME },
+		.waiting = 100,
+		.goal = 1000,
+		.arrived = 100,
+		.slots = 1000,
+		.slots_free = 900,
+		.cores = 1,
+		.leaves_max = 1,
+		.payload = 10000000, /* 10 ms each */
+		.left_ms = 2000,
+	};
+
+	(void)state;
+	assert_true(agent_plan_hold(&s));
+	s.left_ms = 1100;
+	assert_false(agent_plan_hold(&s));
+	s.left_ms = 0; /* nobody knows: when it closes */
+	assert_true(agent_plan_hold(&s));
+}
+
 static void test_lanes_fit_the_model_and_never_shrink_by_themselves(void **state)
 {
 	char why[AGENT_WHY_SIZE];
@@ -376,6 +442,8 @@ int main(void)
 		cmocka_unit_test(test_more_waiting_never_means_fewer_leaves),
 		cmocka_unit_test(test_updates_wait_only_as_the_policy_says),
 		cmocka_unit_test(test_just_in_time_begins_when_the_work_left_fills_the_time_left),
+		cmocka_unit_test(test_just_in_time_is_over_when_the_round_is),
+		cmocka_unit_test(test_the_deadline_of_a_first_round_is_met_by_a_guess),
 		cmocka_unit_test(test_lanes_fit_the_model_and_never_shrink_by_themselves),
 		cmocka_unit_test(test_a_burst_of_large_updates_is_split_by_coordinates),
 		cmocka_unit_test(test_known_states),
