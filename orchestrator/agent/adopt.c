@@ -211,7 +211,7 @@ static bool fits(struct agent_job *job, const struct trib_partial *partial)
 }
 
 /* A whole function 1 is taken before all others: beside lanes, it has their sums already
- * (agent_tree_join), and they are refused. True: the keeper shall forget it. Else the agent after
+ * (join.c), and they are refused. True: the keeper shall forget it. Else the agent after
  * this one would take it up once the whole one is on its way to another node. */
 static bool adopt_partial(struct agent *agent, int *fds, uint32_t count, bool whole)
 {

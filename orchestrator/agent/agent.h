@@ -117,6 +117,7 @@ struct agent_job {
 	uint32_t lanes;
 	char lanes_why[AGENT_WHY_SIZE];
 	bool joined;             /* other nodes took part in a round */
+	uint64_t joining;        /* the joining under way; 0 none */
 	uint32_t followed_round; /* whose functions were told that nothing more is coming */
 	uint16_t model_left;     /* FINALISING: lanes whose root has not answered */
 	struct agent_plan_wish wish;
@@ -455,10 +456,13 @@ void agent_tree_plan(struct agent_job *job, uint64_t now_ms);
 /* Plans when it is due or the queue has outgrown the plan. */
 void agent_tree_look(struct agent_job *job);
 bool agent_tree_hold(struct agent_job *job);
-void agent_tree_begin(struct agent_job *job); /* a round */
-void agent_tree_shape(struct agent_job *job); /* of a round that begins: how many lanes */
-/* Makes one of all lanes. -EAGAIN: done. */
-TRIB_MUST_CHECK int agent_tree_join(struct agent_job *job);
+void agent_tree_begin(struct agent_job *job);    /* a round */
+void agent_tree_shape(struct agent_job *job);    /* of a round that begins: how many lanes */
+void agent_tree_put_away(struct agent_job *job); /* all its processes; partials stay */
+/* The roots' sums are in `whole` (taken), which is function 1's from now on: one lane. */
+void agent_tree_joined(struct agent_job *job, const struct trib_partial *whole);
+/* join.c: makes one of all lanes, in a thread. -EAGAIN: it is under way. */
+TRIB_MUST_CHECK int agent_join(struct agent_job *job);
 void agent_tree_closing(struct agent_job *job);                    /* it closes; repeatable */
 void agent_tree_deadline(struct agent_job *job, uint64_t left_ms); /* 0: not known */
 void agent_tree_assign(struct agent_job *job);                     /* who hands over to whom */

@@ -599,7 +599,7 @@ void agent_round_advance(struct agent_job *job)
 		job->phase = AGENT_FLUSHING;
 		log_debug("rounds", "event=flushing job=%s round=%u", job->id, job->round);
 	}
-	if (job->phase == AGENT_FLUSHING) {
+	if (job->phase == AGENT_FLUSHING && !job->joining) {
 		/* An explicit tree's top may not have begun. */
 		for (uint32_t lane = 0; lane < job->lanes; lane++) {
 			if (agent_round_ready(job, AGENT_TOP + lane)) {
@@ -607,7 +607,7 @@ void agent_round_advance(struct agent_job *job)
 			}
 		}
 		if (agent_fn_equip_top(job, false) || !flush_leaves(job) ||
-		    (job->lanes > 1 && !agent_peers_alone(job) && agent_tree_join(job)) ||
+		    (job->lanes > 1 && !agent_peers_alone(job) && agent_join(job)) ||
 		    !agent_peers_gather(job)) {
 			return;
 		}

@@ -420,48 +420,28 @@ uint32_t agent_tree_roots(struct agent_job *job, struct agent_root out[AGENT_LAN
 	return job->lanes;
 }
 
-/* Other nodes take part in the round: sums travel whole. The roots become one function 1, whose
- * partial is complete before the keeper gets it in place of the first root's: whoever finds it
- * there needs no other (adopt.c). */
-int agent_tree_join(struct agent_job *job)
+void agent_tree_put_away(struct agent_job *job)
+{
+	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
+		put_away(&job->fns[i]);
+	}
+}
+
+/* Other nodes take part in the round: sums travel whole. The roots are one function 1 now. */
+void agent_tree_joined(struct agent_job *job, const struct trib_partial *whole)
 {
 	struct agent_fn *top = &job->fns[AGENT_TOP];
-	struct trib_partial whole;
-	uint32_t last = job->fn_high;
-	int rc = trib_partial_create(job->id, job->segment.header.boot, job->index, AGENT_TOP,
-				     job->elements, job->accumulate, &whole);
 
-	if (rc) {
-		return rc;
-	}
-	for (uint32_t i = AGENT_TOP; i <= last; i++) {
-		put_away(&job->fns[i]); /* nobody else writes now */
-	}
-	for (uint32_t i = AGENT_TOP; agent_is_top(job, i); i++) {
-		trib_partial_join(&whole, &job->fns[i].partial);
-	}
 	measure(job);
-	rc = agent_keep_whole(job, &whole);
-	if (rc) {
-		trib_partial_fini(&whole);
-		return rc;
-	}
-	log_info("tree", "event=joined job=%s round=%u lanes=%u", job->id, job->round, job->lanes);
-	for (uint32_t i = AGENT_TOP; i <= last; i++) {
-		if (i == AGENT_TOP) {
-			job->agent->arena_used -= top->partial.size;
-			job->reserved_bytes -= top->partial.size;
-			trib_partial_fini(&top->partial);
-			top->partial = whole;
-			job->agent->arena_used += whole.size;
-			job->reserved_bytes += whole.size;
-		} else {
-			agent_fn_drop_partial(&job->fns[i]);
-		}
+	job->agent->arena_used += whole->size - top->partial.size;
+	job->reserved_bytes += whole->size - top->partial.size;
+	trib_partial_fini(&top->partial);
+	top->partial = *whole;
+	for (uint32_t i = AGENT_TOP + 1; i <= job->fn_high; i++) {
+		agent_fn_drop_partial(&job->fns[i]);
 	}
 	job->fn_high = AGENT_TOP;
 	job->lanes = 1;
 	job->joined = true;
 	memset(&job->tree, 0, sizeof(job->tree));
-	return -EAGAIN; /* function 1 starts again, with all of it */
 }
