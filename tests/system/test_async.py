@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Asynchronous jobs (FedBuff): decisions and bits against an independent reference that is fed the same trace."""
+import concurrent.futures
 import http.client
 import math
 import random
+import re
 import threading
 import time
 
@@ -28,13 +30,14 @@ def discount(fn, alpha, after, tau):
 
 class AsyncJob(Job):
     def __init__(self, node, seed, k=4, concurrency=64, rounds=1000, staleness=None, denominator="weight_sum", lr=1.0,
-                 max_staleness=20, flush=120, size=2000, leaves=0):
+                 max_staleness=20, flush=120, size=2000, leaves=0, hierarchy=None):
         self.fn = {"fn": "poly", "alpha": 0.5, "after": 0, **(staleness or {})}
         self.k, self.denominator, self.lr = k, denominator, lr
         super().__init__(node, size=size, clients=concurrency, rounds=rounds, seed=seed, leaves=leaves, spec={
             "mode": "async", "async": {"buffer_k": k, "concurrency": concurrency, "max_staleness": max_staleness,
                                        "staleness": self.fn, "flush_timeout_s": flush, "client_timeout_s": 60},
-            "aggregation": {"denominator": denominator, "server_opt": {"kind": "sgd", "lr": lr}}})
+            "aggregation": {"denominator": denominator, "server_opt": {"kind": "sgd", "lr": lr}},
+            "hierarchy": hierarchy or {}})
         until("first buffer", lambda: self.get()["status"]["round"] == 1)
 
     def counted(self, weight, tau):
@@ -109,6 +112,19 @@ def test_random_traces_match_the_reference(node, case, seed):
     job.delete()
 
 
+def check_versions(node, job, sent, versions):
+    """Every version is what Redis says that it counted, applied one after the other. sent: update -> (vector, weight)"""
+    model = job.base
+    for n in range(1, versions + 1):
+        buffer = []
+        for record in node.redis("HVALS", f"trib:{{{job.id}}}:r:{n}:upd").splitlines():
+            _, update, _, _, counted, _ = record.split("|", 5)
+            buffer.append((*sent[update], int(counted)))
+        assert len(buffer) == job.k, n
+        model = job.apply(model, buffer)
+        assert np.array_equal(job.published(n).view(np.uint32), model.view(np.uint32)), n
+
+
 def test_nobody_waits_and_every_record_is_in_the_model(node):
     """Concurrent clients, no pauses: what Redis says it counted is exactly what each version is made of."""
     job = AsyncJob(node, seed=2100, k=5, size=20000, rounds=12)
@@ -142,19 +158,54 @@ def test_nobody_waits_and_every_record_is_in_the_model(node):
     for t in crew:
         t.join(30)
     assert not failures, failures[:3]
-    model = job.base
-    for n in range(1, 13):
-        rows = call(node.api, "GET", f"/v1/jobs/{job.id}/rounds/{n}/updates?limit=500")
-        raw = node.redis("HVALS", f"trib:{{{job.id}}}:r:{n}:upd").splitlines()
-        assert len(raw) == 5 and rows
-        buffer = []
-        for record in raw:
-            _, update, _, _, counted, _ = record.split("|", 5)
-            buffer.append((*sent[update], int(counted)))
-        model = job.apply(model, buffer)
-        assert np.array_equal(job.published(n).view(np.uint32), model.view(np.uint32)), n
+    assert call(node.api, "GET", f"/v1/jobs/{job.id}/rounds/12/updates?limit=500")
+    check_versions(node, job, sent, 12)
     assert job.get()["status"]["phase"] == "Succeeded"
     job.delete()
+
+
+def test_the_tree_grows_and_shrinks_while_buffers_close():
+    """Bursts and single updates in turn: the plan follows them, and the models are those of one function."""
+    with Node("--leaves-max", "6", "--credit", "2", env={"TRIBUTARY_TEST_FOLD_DELAY_US": "2000"}) as node:
+        job = AsyncJob(node, seed=2150, k=5, size=40000, rounds=1000, hierarchy={"fan_in": 2, "replan_ms": 10})
+        sent, lock, end = {}, threading.Lock(), time.monotonic() + 90
+
+        def one(client, number):
+            x, w = job.update(client, 700 + number)
+            body, ticket, status = body_of(x), None, 0
+            while status != 201:
+                assert time.monotonic() < end, plans()
+                try:
+                    ticket = ticket or job.checkin(client, wait=2)
+                    if ticket["status"] == "selected":
+                        status, _, receipt = job.put(client, ticket, body, w)
+                        ticket = None if receipt.get("code") in ("stale", "not-selected") else ticket
+                    else:
+                        ticket = None
+                except AssertionError as e:
+                    assert ": 503 " in str(e), (e, plans())
+            with lock:
+                sent[receipt["update"]] = (x, w)
+
+        def plans():
+            return [int(n) for n in re.findall(r'event=plan [^"]*why=\\?"(\d+) lea', node.logs(1 << 20))]
+
+        turn = 0
+        with concurrent.futures.ThreadPoolExecutor(12) as pool:
+            while turn < 3 or max(plans()) < 3 or min(plans()[plans().index(max(plans())):]) > 1:
+                assert time.monotonic() < end, plans()
+                list(pool.map(one, range(12), [2 * turn] * 12))
+                job.settled(len(sent) // job.k)  # receipts come before the folding
+                for client in (20 + turn % 10, 30 + turn % 10, 40 + turn % 10):
+                    one(client, 2 * turn + 1)
+                turn += 1
+        versions = len(sent) // job.k
+        job.settled(versions)
+        check_versions(node, job, sent, versions)
+        grown = plans()
+        assert any(a < b for a, b in zip(grown, grown[1:])) and any(a > b for a, b in zip(grown, grown[1:])), grown
+        assert node.metric("agent", "tributary_agg_merged_total") > 0  # leaves handed over
+        job.delete()
 
 
 def test_a_buffer_that_does_not_fill_is_flushed_in_time(node):
@@ -208,7 +259,7 @@ def test_kill_in_mid_stream(node, victim):
                 node.kill(victim)
             end = time.monotonic() + 30
             while True:
-                assert time.monotonic() < end
+                assert time.monotonic() < end, plans()
                 try:
                     status, _, receipt = job.put(client, ticket)
                     if status in (200, 201):
