@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Five nodes as network namespaces on a bridge: jobs of every shape give the bits of one node, a whole node is killed,
 another is cut off. Needs root; `make test-priv` counts a skip as failure. Links are shaped by tc where the kernel can."""
+import json
 import os
 import subprocess
 
@@ -73,8 +74,19 @@ def five(bridge):
         yield cluster
 
 
-SHAPES = [({"levels": 1}, 5), ({"levels": 2, "leaves": 3}, 5), ({"levels": 3, "leaves": 4}, 5), ({"policy": "lazy"}, 4),
-          ({"policy": "just-in-time"}, 3), ({"levels": 3, "leaves": 4, "policy": "lazy"}, 2), ({}, 1), ({}, 5)]
+POLICIES = ("eager", "lazy", "just-in-time")
+# Every two of: levels 1 to 3, nodes 1 to 5, policy, split into ranges or not. (All shapes with all policies on one node:
+# test_tree.py.)
+SHAPES = [({"levels": levels, "leaves": (1, 3, 4)[levels - 1], "policy": POLICIES[(levels - 1 + used) % 3],
+            "shards": 1 + (levels - 1 + used) % 2}, used) for used in range(1, 6) for levels in (1, 2, 3)] + [({}, 1), ({}, 5)]
+
+
+def test_the_shapes_cover_every_pair():
+    rows = [(h["levels"], h["policy"], h["shards"], used) for h, used in SHAPES if h]
+    for a in range(4):
+        for b in range(a):
+            every = {(x[a], y[b]) for x in rows for y in rows}
+            assert {(r[a], r[b]) for r in rows} == every, (a, b)
 
 
 @pytest.mark.parametrize("hierarchy,used", SHAPES)
@@ -90,6 +102,30 @@ def test_every_shape_gives_the_bits_of_one_node(five, hierarchy, used):
         job.check(model, number, base=base)
         assert len(moves(five, job, number)) == used - 1, record(five, job, number)
         base = model
+    job.delete()
+
+
+def sent_bytes(end):
+    """By the link's shaper: (its kind, bytes)."""
+    done = subprocess.run(["tc", "-s", "-j", "qdisc", "show", "dev", end], capture_output=True, text=True, timeout=20)
+    root = next((q for q in json.loads(done.stdout or "[]") if q.get("root")), {})
+    return root.get("kind", ""), int(root.get("bytes", 0))
+
+
+def test_links_are_shaped(five):
+    """The updates of a node come through its shaper, which is netem's or, as here, tbf's."""
+    if five.shaped.startswith("not shaped"):
+        print(five.shaped)  # a kernel without either: the rest runs unshaped
+        return
+    assert five.shaped.split()[0] in ("netem", "tbf")
+    before = [sent_bytes(f"{TAG}v{n}") for n in (1, 2, 3)]
+    assert all(kind == five.shaped.split()[0] for kind, _ in before), before
+    job = Job(five, size=200003, clients=6, seed=519, spec={"hierarchy": {"policy": "lazy"}})
+    for client in range(6):
+        job.report(client, via=five[client % 3])
+    job.check(job.published(1, via=five[4]))
+    grown = [sent_bytes(f"{TAG}v{n}")[1] - had for n, (_, had) in zip((1, 2, 3), before)]
+    assert min(grown) >= 2 * 4 * job.size, grown  # two updates each
     job.delete()
 
 
