@@ -22,6 +22,7 @@ struct trib_router {
 	int sender;
 	int routes;
 	int counters;
+	int work;
 	int totals;
 	uint32_t cpus; /* possible ones: length of every per-CPU value */
 	void *values;  /* scratch: one per-CPU value of the larger kind */
@@ -117,6 +118,7 @@ static int load(struct trib_router *router, const char **ret_step)
 	router->sender = bpf_map__fd(router->object->maps.sender);
 	router->routes = bpf_map__fd(router->object->maps.routes);
 	router->counters = bpf_map__fd(router->object->maps.counters);
+	router->work = bpf_map__fd(router->object->maps.work);
 	router->totals = bpf_map__fd(router->object->maps.totals);
 	*ret_step = "attaching the program";
 	return bpf_prog_attach(bpf_program__fd(router->object->progs.trib_route), router->senders,
@@ -177,6 +179,7 @@ int trib_router_open(struct trib_router *router, uint32_t route, uint32_t job, i
 		     int peer_fd)
 {
 	const struct trib_map_sender sender = { .job = job, .route = route };
+	const struct trib_map_work idle = { 0 };
 	uint32_t known;
 	int rc;
 
@@ -185,6 +188,9 @@ int trib_router_open(struct trib_router *router, uint32_t route, uint32_t job, i
 	}
 	memset(router->values, 0, router->cpus * sizeof(struct trib_map_counters));
 	rc = bpf_map_update_elem(router->counters, &route, router->values, BPF_ANY);
+	if (!rc && route % TRIB_ROUTES_PER_JOB != 0 && route != TRIB_ROUTE_SELF) { /* no hub's */
+		rc = bpf_map_update_elem(router->work, &route, &idle, BPF_ANY);
+	}
 	if (!rc) {
 		rc = bpf_map_update_elem(router->sender, &owner_fd, &sender, BPF_ANY);
 	}
@@ -220,6 +226,14 @@ void trib_router_close(struct trib_router *router, uint32_t route)
 {
 	trib_router_shut(router, route);
 	(void)bpf_map_delete_elem(router->counters, &route);
+	(void)bpf_map_delete_elem(router->work, &route);
+}
+
+uint64_t trib_router_exec_us(const struct trib_router *router, uint32_t route)
+{
+	struct trib_map_work w = { 0 };
+
+	return bpf_map_lookup_elem(router->work, &route, &w) ? 0 : w.exec_us;
 }
 
 int trib_router_counters(const struct trib_router *router, uint32_t route,

@@ -33,6 +33,8 @@ void trib_router_close(struct trib_router *router, uint32_t route);
 /* -ENOENT when the route is not open. */
 TRIB_MUST_CHECK int trib_router_counters(const struct trib_router *router, uint32_t route,
 					 struct trib_map_counters *ret_counters);
+/* How long the function of that route has worked (struct trib_map_work); 0 for a hub. */
+uint64_t trib_router_exec_us(const struct trib_router *router, uint32_t route);
 TRIB_MUST_CHECK int trib_router_totals(const struct trib_router *router,
 				       uint64_t ret_totals[TRIB_TOTALS]);
 TRIB_MUST_CHECK int trib_router_totals_reset(struct trib_router *router);

@@ -11,6 +11,7 @@
  *   sender     sk_storage                   owner's socket -> struct trib_map_sender
  *   routes     hash                         route -> job
  *   counters   per-CPU hash                 route -> struct trib_map_counters
+ *   work       hash                         route of a function -> struct trib_map_work
  *   totals     per-CPU array                enum trib_map_total -> count
  *
  * `senders` and `receivers` are two because a socket may be only once in a map with a program.
@@ -36,6 +37,15 @@ struct trib_map_counters {
 	__u64 queue_us;
 };
 
+/* How long a function has had something in hand: from the first letter it was given until it has
+ * sent as many as it was given (it answers each with one). Written from any CPU: a race costs
+ * microseconds of the sum. */
+struct trib_map_work {
+	__u64 exec_us;
+	__u32 since_us; /* low 32 bits; of what is counted next */
+	__u32 pending;
+};
+
 /* 0..TRIB_ROUTE_VERDICTS-1 count dead letters by enum trib_route_verdict (OK stays 0). */
 enum trib_map_total {
 	TRIB_TOTAL_REDIRECTED = TRIB_ROUTE_VERDICTS,
@@ -45,5 +55,6 @@ enum trib_map_total {
 
 _Static_assert(sizeof(struct trib_map_sender) == 8, "same for both compilers");
 _Static_assert(sizeof(struct trib_map_counters) == 24, "same for both compilers");
+_Static_assert(sizeof(struct trib_map_work) == 16, "same for both compilers");
 
 #endif

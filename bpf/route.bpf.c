@@ -58,6 +58,14 @@ struct {
 } counters SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, TRIB_MAP_ENTRIES_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct trib_map_work);
+} work SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, TRIB_TOTALS);
 	__type(key, __u32);
@@ -84,6 +92,31 @@ static __always_inline void count_route(__u32 route, __u32 sent_us)
 		__sync_fetch_and_add(&c->bytes, TRIB_DESCRIPTOR_SIZE);
 		__sync_fetch_and_add(&c->queue_us, trib_route_waited_us(now_us, sent_us));
 	}
+}
+
+/* A function got a letter: it works from now on, if it did not already. */
+static __always_inline void work_begins(__u32 route)
+{
+	struct trib_map_work *w = bpf_map_lookup_elem(&work, &route);
+
+	if (w && __sync_fetch_and_add(&w->pending, 1) == 0) {
+		w->since_us = (__u32)(bpf_ktime_get_ns() / 1000);
+	}
+}
+
+/* A function sent one. What it sends unasked (a successor answers for its predecessor) is no work.
+ */
+static __always_inline void work_answered(__u32 route)
+{
+	struct trib_map_work *w = bpf_map_lookup_elem(&work, &route);
+	__u32 now_us = (__u32)(bpf_ktime_get_ns() / 1000);
+
+	if (!w || w->pending == 0) {
+		return;
+	}
+	__sync_fetch_and_add(&w->exec_us, trib_route_waited_us(now_us, w->since_us));
+	w->since_us = now_us;
+	__sync_fetch_and_add(&w->pending, -1);
 }
 
 static __always_inline int dead_letter(struct sk_msg_md *msg, const struct trib_map_sender *from,
@@ -129,6 +162,8 @@ int trib_route(struct sk_msg_md *msg)
 		return dead_letter(msg, from, TRIB_ROUTE_REDIRECT_FAILED);
 	}
 	count_route(route, sent_us);
+	work_answered(from->route);
+	work_begins(route);
 	count_total(from->job == TRIB_ROUTE_ANY_JOB ? TRIB_TOTAL_FORWARDED : TRIB_TOTAL_REDIRECTED);
 	return SK_PASS;
 }

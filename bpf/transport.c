@@ -39,6 +39,7 @@ struct trib_endpoint {
 	bool broken; /* writing failed; the EOF is yet to be read */
 	struct trib_descriptor_reader reader;
 	struct trib_route_stats stats; /* relay */
+	struct trib_map_work work;     /* relay */
 	struct trib_descriptor *queue; /* ring of queue_size, a power of two (relay) */
 	uint32_t queue_size;
 	uint32_t queue_head;
@@ -132,6 +133,26 @@ static void queue_drop(struct trib_endpoint *endpoint)
 	endpoint->head_sent = 0;
 }
 
+/* As in route.bpf.c. */
+static void work_begins(struct trib_endpoint *endpoint, uint32_t now_us)
+{
+	if (endpoint->route % TRIB_ROUTES_PER_JOB != 0 && endpoint->work.pending++ == 0) {
+		endpoint->work.since_us = now_us;
+	}
+}
+
+static void work_answered(struct trib_endpoint *endpoint)
+{
+	struct trib_map_work *w = &endpoint->work;
+	uint32_t now_us = trib_descriptor_now_us();
+
+	if (w->pending) {
+		w->exec_us += trib_route_waited_us(now_us, w->since_us);
+		w->since_us = now_us;
+		w->pending--;
+	}
+}
+
 /* `written` more bytes left the queue: whole descriptors are counted and forgotten. */
 static void queue_advance(struct trib_endpoint *endpoint, size_t written)
 {
@@ -146,6 +167,7 @@ static void queue_advance(struct trib_endpoint *endpoint, size_t written)
 		endpoint->stats.bytes += TRIB_DESCRIPTOR_SIZE;
 		endpoint->stats.queue_us += trib_route_waited_us(now_us, head->sent_us);
 		endpoint->transport->relayed++;
+		work_begins(endpoint, now_us);
 		endpoint->queue_head = (endpoint->queue_head + 1) & (endpoint->queue_size - 1);
 		endpoint->queue_count--;
 		bytes -= TRIB_DESCRIPTOR_SIZE;
@@ -335,6 +357,7 @@ static void letter_arrived(struct trib_endpoint *from, const struct trib_descrip
 	}
 	if (verdict == TRIB_ROUTE_OK) {
 		verdict = transport->router ? forward(transport, letter) : queue_add(to, letter);
+		work_answered(from);
 	}
 	if (verdict != TRIB_ROUTE_OK) {
 		refuse(transport, verdict, from->route, route);
@@ -537,6 +560,7 @@ int trib_transport_route_stats(const struct trib_transport *transport, uint32_t 
 		return -ENOENT;
 	}
 	stats = endpoint->stats;
+	stats.exec_us = endpoint->work.exec_us;
 	if (transport->router) {
 		struct trib_map_counters counters;
 		int rc = trib_router_counters(transport->router, route, &counters);
@@ -546,7 +570,9 @@ int trib_transport_route_stats(const struct trib_transport *transport, uint32_t 
 		}
 		stats = (struct trib_route_stats){ .messages = counters.messages,
 						   .bytes = counters.bytes,
-						   .queue_us = counters.queue_us };
+						   .queue_us = counters.queue_us,
+						   .exec_us = trib_router_exec_us(transport->router,
+										  route) };
 	}
 	if (stats.messages == 0) {
 		return -ENOENT;

@@ -36,6 +36,7 @@ struct trib_route_stats {
 	uint64_t messages;
 	uint64_t bytes;    /* descriptor bytes */
 	uint64_t queue_us; /* sum over messages of (delivery time - sent_us) */
+	uint64_t exec_us;  /* a function's: time with something in hand, given and not answered */
 };
 
 struct trib_transport_stats {

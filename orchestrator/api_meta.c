@@ -243,7 +243,8 @@ static json_t *schemas(void)
 		json_object_get(json_object_get(all, "TreeNode"), "properties"), "functions",
 		json_pack("{s:s, s:o}", "type", "array", "items",
 			  plain_schema("index:i role:s parent:i state:s pid:i outstanding:i "
-				       "updates:i messages:i bytes:i queue_us:i folded:i passes:i "
+				       "updates:i messages:i bytes:i queue_us:i exec_us:i folded:i "
+				       "passes:i "
 				       "fold_us:i merged:i merge_us:i cpu_us:i crashes:i "
 				       "shard:i first:i elements:i")));
 	(void)json_object_set_new(all, "Tree",

@@ -32,9 +32,9 @@ static void print_function(const json_t *f)
 	if (merged) {
 		(void)printf("  merged %lld, %.2f ms", merged, milliseconds(f, "merge_us"));
 	}
-	(void)printf("  %lld messages, waited %.2f ms  cpu %.2f ms\n",
+	(void)printf("  %lld messages, waited %.2f ms, worked %.2f ms  cpu %.2f ms\n",
 		     trib_json_integer(f, "messages", 0), milliseconds(f, "queue_us"),
-		     milliseconds(f, "cpu_us"));
+		     milliseconds(f, "exec_us"), milliseconds(f, "cpu_us"));
 }
 
 static void print_children(json_t *functions, long long parent, const char *prefix, int depth)

@@ -146,6 +146,17 @@ static struct trib_metric metrics[G_COUNT] = {
 	[AGENT_M_JIT_DEADLINE] = { "tributary_jit_deadline_total", NULL,
 				   "Rounds whose folding began for their deadline (just-in-time)",
 				   TRIB_COUNTER, 0, 0 },
+	[AGENT_M_MESSAGES] = { "tributary_agg_queue_seconds_count", NULL,
+			       "Messages delivered to functions, as the carrier counts",
+			       TRIB_COUNTER, 0, 0 },
+	[AGENT_M_MESSAGE_BYTES] = { "tributary_agg_message_bytes_total", NULL,
+				    "Bytes of those messages", TRIB_COUNTER, 0, 0 },
+	[AGENT_M_QUEUE_US] = { "tributary_agg_queue_seconds_sum", NULL,
+			       "Time updates and messages waited before they were delivered",
+			       TRIB_COUNTER, 1e-6, 0 },
+	[AGENT_M_EXEC_US] = { "tributary_agg_exec_seconds_total", NULL,
+			      "Time functions had something in hand: given, not answered",
+			      TRIB_COUNTER, 1e-6, 0 },
 	[G_REDIRECTED] = { "tributary_desc_sent_total", "how=\"redirected\"",
 			   "Descriptors by carrier", TRIB_COUNTER, 0, 0 },
 	[G_RELAYED] = { "tributary_desc_sent_total", "how=\"relayed\"", "Descriptors by carrier",
@@ -220,6 +231,7 @@ static void refresh(const struct agent *agent)
 		shards = job->lanes > shards ? job->lanes : shards;
 		for (uint32_t f = AGENT_TOP; f <= job->fn_high; f++) {
 			functions += job->fns[f].pid > 0;
+			agent_fn_account(&agent->jobs[i]->fns[f]);
 		}
 	}
 	trib_metric_set(&metrics[G_REDIRECTED], (int64_t)stats.redirected);

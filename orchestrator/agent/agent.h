@@ -63,6 +63,7 @@ struct agent_fn {
 	uint64_t worked_ms; /* last given or done something */
 	uint64_t reset_ns;  /* RESET sent to a warm process, not answered yet; 0 = none */
 	uint64_t spawned_ns;
+	struct trib_route_stats counted; /* of this life: in the node's counters already */
 };
 
 enum agent_note_where {
@@ -375,6 +376,8 @@ TRIB_MUST_CHECK int agent_zygote_start(struct agent *agent);
 void agent_zygote_stop(struct agent *agent);
 /* Brings function `index` to life (making its partial if need be). 0 or -errno. */
 TRIB_MUST_CHECK int agent_fn_start(struct agent_job *job, uint32_t index);
+/* What its route has counted since goes into the node's counters. */
+void agent_fn_account(struct agent_fn *fn);
 void agent_fn_stop(struct agent_fn *fn); /* process and endpoint; the partial stays */
 void agent_fn_drop_partial(struct agent_fn *fn);
 /* Its partial, also in place of another one it had. */
@@ -620,6 +623,10 @@ enum agent_metric {
 	AGENT_M_MODELS_GIVEN_UP,
 	AGENT_M_AHEAD,
 	AGENT_M_JIT_DEADLINE,
+	AGENT_M_MESSAGES,
+	AGENT_M_MESSAGE_BYTES,
+	AGENT_M_QUEUE_US,
+	AGENT_M_EXEC_US,
 	AGENT_M_COUNT
 };
 void agent_count(enum agent_metric metric, int64_t amount);

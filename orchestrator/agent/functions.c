@@ -487,9 +487,29 @@ int agent_fn_start(struct agent_job *job, uint32_t index)
 	return 0;
 }
 
+void agent_fn_account(struct agent_fn *fn)
+{
+	struct trib_route_stats now;
+	struct trib_route_stats *had = &fn->counted;
+
+	if (!fn->endpoint ||
+	    trib_transport_route_stats(fn->job->agent->transport,
+				       TRIB_ROUTE(fn->job->index, fn->index), &now)) {
+		return;
+	}
+	agent_count(AGENT_M_MESSAGES, (int64_t)(now.messages - had->messages));
+	agent_count(AGENT_M_MESSAGE_BYTES, (int64_t)(now.bytes - had->bytes));
+	agent_count(AGENT_M_QUEUE_US, (int64_t)(now.queue_us - had->queue_us));
+	agent_count(AGENT_M_EXEC_US, (int64_t)(now.exec_us - had->exec_us));
+	*had = now;
+}
+
 void agent_fn_stop(struct agent_fn *fn)
 {
 	struct agent *agent = fn->job->agent;
+
+	agent_fn_account(fn);
+	fn->counted = (struct trib_route_stats){ 0 };
 
 	for (uint32_t i = 0; i < agent->spawn_count; i++) {
 		uint32_t at = (agent->spawn_head + i) % AGENT_SPAWNS_MAX;

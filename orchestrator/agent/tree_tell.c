@@ -21,7 +21,7 @@ json_t *agent_tree_function(const struct agent_job *job, uint32_t i)
 {
 	static const char *const names[] = { "none", "live", "waiting" };
 	const struct agent_fn *fn = &job->fns[i];
-	struct trib_route_stats r = { 0, 0, 0 };
+	struct trib_route_stats r = { 0 };
 	struct trib_partial_totals t = { 0, 0 };
 	struct trib_partial_stats s = { 0 };
 	json_t *json;
@@ -41,6 +41,7 @@ json_t *agent_tree_function(const struct agent_job *job, uint32_t i)
 	set_number(json, "messages", r.messages);
 	set_number(json, "bytes", r.bytes);
 	set_number(json, "queue_us", r.queue_us);
+	set_number(json, "exec_us", r.exec_us);
 	set_number(json, "folded", s.updates);
 	set_number(json, "passes", s.passes);
 	set_number(json, "fold_us", s.fold_ns / 1000);

@@ -224,7 +224,7 @@ static void test_nothing_is_left_in_the_kernel(void **state)
 	end_open(&rig, &rig.hub, HUB, JOB);
 	map_count = own_objects(true, maps, TRIB_COUNT(maps));
 	program_count = own_objects(false, programs, TRIB_COUNT(programs));
-	assert_int_equal(map_count, 7);
+	assert_int_equal(map_count, 8);
 	assert_int_equal(program_count, 1);
 	rig.hub.endpoint = trib_endpoint_free(rig.hub.endpoint);
 	rig.transport = trib_transport_free(rig.transport);

@@ -167,6 +167,7 @@ def test_the_tree_is_told_and_drawn(node):
     for f in functions.values():
         assert f["messages"] > 0 and f["cpu_us"] > 0 and f["bytes"] == 64 * f["messages"], f
         assert f["queue_us"] < 300e6, f  # a sane clock, no more
+        assert f["fold_us"] + f["merge_us"] <= f["exec_us"] < 300e6, f  # its work is between letter and answer
         above = functions.get(f["parent"])
         assert {"top": f["parent"] == 0, "middle": above and above["role"] == "top",
                 "leaf": above and above["role"] in ("middle", "top")}[f["role"]], functions
@@ -177,8 +178,11 @@ def test_the_tree_is_told_and_drawn(node):
     assert lines[0].startswith("node n1: round 1") and lines[1].startswith("  why: 3 leaves")
     assert lines[2].startswith("top 1") and lines[3].lstrip().startswith("`- middle"), done.stdout
     assert sum("- leaf" in line for line in lines) == 2
+    assert "worked" in lines[2]
     job.delete()
     assert request(node.api, "GET", path)[0] == 404
+    for name in ("queue_seconds_count", "queue_seconds_sum", "exec_seconds_total", "message_bytes_total"):
+        assert node.metric("agent", f"tributary_agg_{name}") > 0
 
 
 def test_functions_run_in_control_groups_of_their_own():

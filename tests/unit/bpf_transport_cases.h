@@ -371,6 +371,45 @@ static void test_queue_time_is_counted(void **state)
 	assert_in_range(stats.queue_us, 5000000, 5000000 + 1000000);
 }
 
+/* From the first letter that a function has not answered to its answer; what it sends unasked is no
+ * work, and the hub is no function. */
+static void test_work_is_counted(void **state)
+{
+	struct rig *rig = *state;
+	struct trib_route_stats stats;
+	struct trib_descriptor d = letter(F1, 1);
+	struct trib_descriptor answer = letter(HUB, 1);
+	const struct timespec half = { .tv_nsec = 50000000 };
+
+	assert_int_equal(trib_descriptor_send(rig->f1.fd, &answer), 0);
+	expect(rig, &rig->hub, HUB, 1);
+	assert_int_equal(trib_descriptor_send(rig->hub.fd, &d), 0);
+	assert_int_equal(trib_descriptor_send(rig->hub.fd, &d), 0);
+	expect(rig, &rig->f1, F1, 1);
+	expect(rig, &rig->f1, F1, 1);
+	(void)nanosleep(&half, NULL);
+	assert_int_equal(trib_descriptor_send(rig->f1.fd, &answer), 0);
+	expect(rig, &rig->hub, HUB, 1);
+	assert_int_equal(trib_transport_route_stats(rig->transport, F1, &stats), 0);
+	assert_in_range(stats.exec_us, 50000, 10000000);
+	(void)nanosleep(&half, NULL);
+	assert_int_equal(trib_descriptor_send(rig->f1.fd, &answer), 0);
+	expect(rig, &rig->hub, HUB, 1);
+	assert_int_equal(trib_transport_route_stats(rig->transport, F1, &stats), 0);
+	assert_in_range(stats.exec_us, 100000, 20000000);
+	(void)nanosleep(&half, NULL);
+	assert_int_equal(trib_descriptor_send(rig->f1.fd, &answer), 0); /* nothing in hand */
+	expect(rig, &rig->hub, HUB, 1);
+	{
+		uint64_t before = stats.exec_us;
+
+		assert_int_equal(trib_transport_route_stats(rig->transport, F1, &stats), 0);
+		assert_int_equal(stats.exec_us, before);
+	}
+	assert_int_equal(trib_transport_route_stats(rig->transport, HUB, &stats), 0);
+	assert_int_equal(stats.exec_us, 0);
+}
+
 /* As exec would: a function holds its own socket (here as 3) and no peer end. */
 static void only_fd(int fd)
 {
@@ -601,8 +640,8 @@ static void test_routes_are_unique_and_reserved_ones_refused(void **state)
 		CASE(test_split_sends_lose_nothing), CASE(test_other_tenant_is_out_of_reach),     \
 		CASE(test_unknown_route_works_once_opened), CASE(test_dead_letter_finds_its_way), \
 		CASE(test_garbage_hurts_nobody), CASE(test_queue_time_is_counted),                \
-		CASE(test_killed_function_is_noticed_and_replaced), CASE(test_free_in_closed),    \
-		CASE(test_freed_endpoint_ends_the_function),                                      \
+		CASE(test_work_is_counted), CASE(test_killed_function_is_noticed_and_replaced),   \
+		CASE(test_free_in_closed), CASE(test_freed_endpoint_ends_the_function),           \
 		CASE(test_many_with_credits_are_counted_exactly),                                 \
 		CASE(test_open_and_free_leave_nothing),                                           \
 		CASE(test_routes_are_unique_and_reserved_ones_refused)
