@@ -176,7 +176,7 @@ void orc_placer_plan(struct orc_placer *placer, const struct orc_job *job, char 
 		trib_free(*last);
 		*last = trib_alloc(strlen(placer->text) + 1); /* without: the next one is cold */
 		if (*last) {
-			(void)strcpy(*last, placer->text);
+			memcpy(*last, placer->text, strlen(placer->text));
 		}
 		placer->planning = true;
 	} else if (!placer->planning) {
