@@ -140,6 +140,7 @@ int trib_route(struct sk_msg_md *msg)
 	__u32 route = 0;
 	__u32 sent_us = 0;
 	__u32 verdict;
+	int answered;
 
 	if (msg->size < TRIB_DESCRIPTOR_SIZE) {
 		bpf_msg_apply_bytes(msg, msg->size);
@@ -151,6 +152,7 @@ int trib_route(struct sk_msg_md *msg)
 		return dead_letter(msg, from, TRIB_ROUTE_BAD_SIZE);
 	}
 	verdict = trib_route_read(msg->data, msg->data_end, &route, &sent_us);
+	answered = trib_route_wants_answer(msg->data, msg->data_end);
 	if (verdict == TRIB_ROUTE_OK) {
 		verdict = trib_route_decide(from ? &from->job : NULL,
 					    bpf_map_lookup_elem(&routes, &route));
@@ -163,7 +165,9 @@ int trib_route(struct sk_msg_md *msg)
 	}
 	count_route(route, sent_us);
 	work_answered(from->route);
-	work_begins(route);
+	if (answered) {
+		work_begins(route);
+	}
 	count_total(from->job == TRIB_ROUTE_ANY_JOB ? TRIB_TOTAL_FORWARDED : TRIB_TOTAL_REDIRECTED);
 	return SK_PASS;
 }

@@ -48,6 +48,16 @@ trib_route_read(const void *data, const void *end, __u32 *ret_route, __u32 *ret_
 	return TRIB_ROUTE_OK;
 }
 
+/* Will the receiver answer it? All but hints and the end. */
+static inline __attribute__((always_inline)) int trib_route_wants_answer(const void *data,
+									 const void *end)
+{
+	const struct trib_descriptor *descriptor = data;
+
+	return (const char *)data + TRIB_DESCRIPTOR_SIZE <= (const char *)end &&
+	       descriptor->kind != TRIB_DESC_FOLLOW && descriptor->kind != TRIB_DESC_STOP;
+}
+
 /* Jobs of sender and route; NULL means there is none. */
 static inline __attribute__((always_inline)) enum trib_route_verdict
 trib_route_decide(const __u32 *sender_job, const __u32 *route_job)

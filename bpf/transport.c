@@ -167,7 +167,9 @@ static void queue_advance(struct trib_endpoint *endpoint, size_t written)
 		endpoint->stats.bytes += TRIB_DESCRIPTOR_SIZE;
 		endpoint->stats.queue_us += trib_route_waited_us(now_us, head->sent_us);
 		endpoint->transport->relayed++;
-		work_begins(endpoint, now_us);
+		if (trib_route_wants_answer(head, head + 1)) {
+			work_begins(endpoint, now_us);
+		}
 		endpoint->queue_head = (endpoint->queue_head + 1) & (endpoint->queue_size - 1);
 		endpoint->queue_count--;
 		bytes -= TRIB_DESCRIPTOR_SIZE;
