@@ -32,6 +32,9 @@ bool gw_job_foresee(struct gw_jobs *jobs, struct gw_job *job)
 {
 	bool fresh;
 
+	if (__atomic_load_n(&job->slots, __ATOMIC_RELAXED)) { /* at nearly every check-in */
+		return false;
+	}
 	(void)pthread_mutex_lock(&jobs->lock);
 	fresh = !job->slots && job->attach == GW_ATTACH_NONE && !job->attach_error;
 	if (fresh) {
@@ -85,7 +88,7 @@ bool gw_jobs_attached(struct gw_jobs *jobs, const char *id, struct gw_slots *slo
 			job->attach_error = -EBADMSG;
 		} else if (slots && !(job->slots && same_segment(job->slots, slots))) {
 			unused = job->slots;
-			job->slots = slots;
+			__atomic_store_n(&job->slots, slots, __ATOMIC_RELAXED);
 			if (unused) {
 				gw_slots_retire(unused);
 			}

@@ -158,7 +158,8 @@ void gw_jobs_drop(struct gw_jobs *jobs, const char *id)
 		__atomic_store_n(&(*link)->gone, true, __ATOMIC_RELEASE);
 		if ((*link)->slots) {
 			gw_slots_retire((*link)->slots);
-			(*link)->slots = gw_slots_put((*link)->slots);
+			(void)gw_slots_put((*link)->slots);
+			__atomic_store_n(&(*link)->slots, NULL, __ATOMIC_RELAXED);
 		}
 		unlink_at(jobs, link);
 	}

@@ -12,7 +12,7 @@ def short(line):
     """One line on the terminal while it runs."""
     if "skipped" in line:
         return f"{line['system']:14} {line['name']}: skipped, {line['skipped']}"
-    if "seconds" in line:
+    if "seconds" in line and line["name"] in ("ingest", "small"):
         return (f"{line['system']:14} {line['name']} {line['updates']} x {line['update_mb']} MB: {line['seconds']:.4f} s"
                 f" {line['spread']}, cpu {line.get('cpu_s', 0):.4f} s, after the last byte"
                 f" {line.get('after_last_byte_s', 0):.4f} s, to floor {line.get('throughput_to_floor')}"
@@ -79,11 +79,18 @@ def verdicts(lines):
             out.append(("small (4 KB): receipts per second >= 10000", x["answers_per_s"], x["answers_per_s"] >= 10000))
             p99 = x.get("p99_us_at_share", 0)
             out.append(("small (4 KB): p99 at 70 % of peak < 20000 us", p99, 0 < p99 < 20000))
+        if x["name"] == "overload":
+            out.append(("small (4 KB), twice the peak arriving: goodput of the peak >= 0.9", x["value"], x["value"] >= 0.9))
+            bad = len(x["died"]) + x["lost"] + x["double"] + x["unintended_errors"]
+            out.append(("small (4 KB), twice the peak arriving: died, lost, counted twice, other errors = 0", bad, bad == 0))
     memory = [x for x in lines if x["name"] == "memory" and "flatness" in x]
     for x in memory:
         if x["what"] == "rounds":
-            out.append((f"memory, {x['rounds']} rounds of {x['updates_per_round']} x {x['update_mb']} MB: flat within 0.05",
-                        x["flatness"], x["flatness"] <= 0.05))
+            whole = x["rounds"] >= x.get("rounds_wanted", 0)
+            out.append((f"memory, {x['rounds']} rounds of {x['updates_per_round']} x {x['update_mb']} MB: flat within 0.05"
+                        + ("" if whole else " (cut short by its time limit)"), x["flatness"], whole and x["flatness"] <= 0.05))
+            out.append((f"memory, {x['rounds']} rounds: peak within the configured {x['arena_mb']} MB and 100 MB of programs",
+                        x["peak_mb"], x["peak_mb"] <= x["arena_mb"] + 100))
     clients = [x["peak_mb"] for x in memory if x["what"] == "clients"]
     if len(clients) > 1:
         ratio = round(max(clients) / min(clients), 3)

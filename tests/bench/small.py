@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small updates: receipts a second at full speed (closed loop), then latency at a share of that (open loop)."""
+import time
+
 import ingest
 import measure
 
@@ -29,23 +31,28 @@ class Small(ingest.Ingest):
         return out
 
 
-def memory(system, work, rounds, emit, name, arena_mb):
-    """Peak memory of `rounds` rounds: {first, last, highest after the first, MB}; how flat they are."""
+def memory(system, work, rounds, emit, name, arena_mb, limit_s=180):
+    """Peak memory of `rounds` rounds: {first, last, highest after the first, MB}; how flat they are. After limit_s (a
+    starved machine) no further round is begun: the line tells how many there were."""
     system.start(work)
     try:
-        seen = []
-        for _ in range(rounds):
+        seen, took, spent, began = [], [], [], time.monotonic()
+        while len(seen) < rounds and (len(seen) < 2 or time.monotonic() < began + limit_s):
             system.prepare()
             system.refresh()
-            watch = measure.Peak(system.pids, 0.02)
-            system.upload(system.ready)
+            before, watch = measure.cpu(system.pids()), measure.Peak(system.pids, 0.02)
+            row = system.upload(system.ready)
             system.refresh()
             seen.append(watch.stop())
+            took.append((row["published_ns"] - row["began_ns"]) / 1e9)
+            spent.append(measure.cpu(system.pids()) - before)
         later = seen[1:] or seen
         emit({"system": system.name, "name": "memory", "what": name, "update_mb": round(work.mb, 3),
-              "updates": work.updates * rounds, "updates_per_round": work.updates, "conns": work.conns,
-              "rounds": rounds, "arena_mb": arena_mb, "peak_mb": round(max(seen), 1), "first_mb": round(seen[0], 1),
-              "last_mb": round(seen[-1], 1), "flatness": round(max(later) / min(later) - 1, 4), "runs": len(seen),
+              "updates": work.updates * len(seen), "updates_per_round": work.updates, "conns": work.conns,
+              "seconds_per_round": ingest.median(took), "seconds": round(sum(took), 3),
+              "cpu_s": round(sum(spent), 3), "rounds": len(seen), "rounds_wanted": rounds, "arena_mb": arena_mb,
+              "peak_mb": round(max(seen), 1), "first_mb": round(seen[0], 1), "last_mb": round(seen[-1], 1),
+              "flatness": round(max(later) / min(later) - 1, 4), "runs": len(seen),
               "value": round(max(seen), 1), "unit": "MB", "spread": [round(min(later), 1), round(max(later), 1)]})
     finally:
         system.stop()

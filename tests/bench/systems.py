@@ -247,6 +247,8 @@ class Broker(Aiohttp):
         needs("aiohttp")
         if self.work.size > 512e6:
             raise Skipped("Redis takes values up to 512 MB")
+        if self.work.gb > 6:
+            raise Skipped("a broker holds every update: more than 6 GB are not tried")
 
     def start(self, work):
         self.work = work
