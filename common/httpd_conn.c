@@ -153,7 +153,7 @@ static void update(struct httpd_conn *conn)
 		class = HTTPD_CLASS_LINGER;
 		break;
 	case HTTPD_ACTIVE:
-		if (httpd_body_reading(x)) {
+		if (httpd_body_reading(x) || httpd_discarding(x)) {
 			class = HTTPD_CLASS_BODY;
 		} else {
 			interest = conn->pending || x->ended ? TRIB_IO_NONE : TRIB_IO_READ;
@@ -177,10 +177,29 @@ static void update(struct httpd_conn *conn)
 	}
 }
 
+/* A refused body that is small is thrown away, so that its connection need not be. */
+static void discard(struct httpd_conn *conn)
+{
+	struct trib_exchange *x = conn->x;
+	ssize_t n = recv(conn->fd, conn->httpd->scratch, (size_t)x->body_left,
+			 MSG_DONTWAIT | MSG_TRUNC);
+
+	if (n <= 0) {
+		conn->dead = n == 0 || (errno != EAGAIN && errno != EINTR);
+		return;
+	}
+	conn->window += (uint64_t)n;
+	x->body_left -= (uint64_t)n;
+	x->body_over = x->body_left == 0;
+}
+
 void httpd_conn_advance(struct httpd_conn *conn)
 {
+	if (!conn->dead && conn->state == HTTPD_ACTIVE && httpd_discarding(conn->x)) {
+		discard(conn);
+	}
 	if (!conn->dead && conn->state == HTTPD_ACTIVE && conn->x->ended &&
-	    !httpd_conn_sending(conn)) {
+	    !httpd_conn_sending(conn) && !httpd_discarding(conn->x)) {
 		end_exchange(conn);
 	}
 	if (!conn->dead) {
@@ -634,7 +653,7 @@ static void serve_ready(struct httpd_conn *conn, unsigned ready)
 		}
 		if (httpd_body_reading(conn->x)) {
 			body_step(conn->x);
-		} else {
+		} else if (!httpd_discarding(conn->x)) {
 			watch(conn);
 		}
 		break;

@@ -178,6 +178,11 @@ static inline bool httpd_body_reading(const struct trib_exchange *x)
 {
 	return x->asked && !x->stopped && !x->replied;
 }
+/* Answered, and the rest of its body is still to be thrown away (httpd_reply.c decides). */
+static inline bool httpd_discarding(const struct trib_exchange *x)
+{
+	return x->ended && !x->body_over && !x->close;
+}
 /* A limit or the client ended the request: broken, on_gone, then a problem and close. */
 void httpd_abort(struct trib_exchange *x, enum trib_problem code);
 

@@ -173,6 +173,13 @@ static bool without_body(const struct trib_exchange *x, int status)
 	return x->request.method == TRIB_HTTP_HEAD || status == 204 || status == 304;
 }
 
+/* Small, and sure to come: reading it costs less than a new connection. */
+static bool discardable(const struct trib_exchange *x)
+{
+	return !x->conn->tls && !x->request.chunked && x->body_left <= HTTPD_SCRATCH_SIZE &&
+	       (x->asked || !x->request.expect_continue);
+}
+
 /* Claims the reply: false if one was given before (a handler's slip, ignored). */
 static bool claim(struct trib_exchange *x, int status)
 {
@@ -183,7 +190,7 @@ static bool claim(struct trib_exchange *x, int status)
 	}
 	TRIB_ASSERT(status >= 200 && status <= 599);
 	x->replied = true;
-	x->close = x->close || !x->request.keep_alive || !x->body_over;
+	x->close = x->close || !x->request.keep_alive || !(x->body_over || discardable(x));
 	httpd->stats.replies_by_class[status / 100]++;
 	return true;
 }

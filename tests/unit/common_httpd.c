@@ -135,6 +135,44 @@ static void early_refusal_reaches_the_client(void **state)
 	trib_free(server.sunk);
 }
 
+/* Its body is thrown away and the connection goes on, however the bytes come. */
+static void small_refusals_keep_the_connection(void **state)
+{
+	char *bytes = pattern(70000);
+	int fd;
+
+	(void)state;
+	start(NULL);
+	fd = dial();
+	for (int i = 0; i < 3; i++) {
+		say(fd, "PUT /early HTTP/1.1\r\n" H "Content-Length: 65536\r\n\r\n");
+		assert_true(say_bytes(fd, bytes, 30000));
+		assert_int_equal(hear(fd, false)->status, 413);
+		assert_null(strstr(last.head, "Connection: close"));
+		assert_true(say_bytes(fd, bytes, 65536 - 30000));
+		say(fd, "GET /get HTTP/1.1\r\n" H "\r\n");
+		assert_int_equal(hear(fd, false)->status, 200);
+	}
+	/* The next request at once behind the body. */
+	say(fd, "PUT /early HTTP/1.1\r\n" H "Content-Length: 3\r\n\r\nabcGET /get HTTP/1.1\r\n" H
+		"\r\n");
+	assert_int_equal(hear(fd, false)->status, 413);
+	assert_int_equal(hear(fd, false)->status, 200);
+	/* Too much, of unknown length, or perhaps never sent: not waited for. */
+	say(fd, "PUT /early HTTP/1.1\r\n" H "Content-Length: 65537\r\n\r\n");
+	assert_true(say_bytes(fd, bytes, 65537));
+	assert_int_equal(hear(fd, false)->status, 413);
+	assert_true(closed(fd));
+	hang_up(fd);
+	fd = dial();
+	say(fd, "PUT /early HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n");
+	assert_int_equal(hear(fd, false)->status, 413);
+	assert_true(closed(fd));
+	hang_up(fd);
+	stop();
+	trib_free(bytes);
+}
+
 static void continue_when_the_body_is_asked_for(void **state)
 {
 	uint64_t began;
@@ -152,6 +190,7 @@ static void continue_when_the_body_is_asked_for(void **state)
 	assert_string_equal(hear(fd, false)->body, "hi");
 	say(fd, "POST /early HTTP/1.1\r\n" H "Content-Length: 2\r\nExpect: 100-continue\r\n\r\n");
 	assert_int_equal(hear(fd, false)->status, 413);
+	assert_true(closed(fd));
 	hang_up(fd);
 	stop();
 }
@@ -299,6 +338,7 @@ int main(void)
 		cmocka_unit_test(split_byte_by_byte),
 		cmocka_unit_test(uploads_land_in_the_sink),
 		cmocka_unit_test(early_refusal_reaches_the_client),
+		cmocka_unit_test(small_refusals_keep_the_connection),
 		cmocka_unit_test(continue_when_the_body_is_asked_for),
 		cmocka_unit_test(buffers_are_bounded),
 		cmocka_unit_test(bad_requests_are_answered_and_closed),
