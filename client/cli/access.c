@@ -164,23 +164,16 @@ int cli_tokens(const struct cli_command *command, int argc, char **argv)
 {
 	struct cli_service service = CLI_SERVICE_INIT;
 	const struct trib_option table[] = { CLI_SERVICE_OPTIONS(service), { .name = NULL } };
-	struct cli_operands rule = { .min = 1, .max = 1 };
 	char id[CLI_JOB_ID_SIZE];
-	char **operands;
 	json_t *all;
 	int rc;
 
-	if (cli_parse(command, argc, argv, table, &rule, &operands, &rc) < 0) {
+	rc = cli_one_job(command, argc, argv, table, &service, id);
+	if (rc != CLI_GO_ON) {
 		return rc;
 	}
-	if (cli_service_check(&service)) {
-		return CLI_USAGE;
-	}
 	all = json_array();
-	rc = cli_job_id(&service, operands[0], id);
-	if (rc == CLI_OK) {
-		rc = all_tokens(&service, id, all);
-	}
+	rc = all_tokens(&service, id, all);
 	if (rc == CLI_OK && strcmp(service.format, "json") == 0) {
 		cli_print_json(all);
 	} else if (rc == CLI_OK) {

@@ -271,6 +271,24 @@ int cli_job_id(const struct cli_service *service, const char *job, char out[CLI_
 	return CLI_REFUSED;
 }
 
+int cli_one_job(const struct cli_command *command, int argc, char **argv,
+		const struct trib_option *table, struct cli_service *service,
+		char id[CLI_JOB_ID_SIZE])
+{
+	struct cli_operands rule = { .min = 1, .max = 1 };
+	char **operands;
+	int rc;
+
+	if (cli_parse(command, argc, argv, table, &rule, &operands, &rc) < 0) {
+		return rc;
+	}
+	if (cli_service_check(service)) {
+		return CLI_USAGE;
+	}
+	rc = cli_job_id(service, operands[0], id);
+	return rc == CLI_OK ? CLI_GO_ON : rc;
+}
+
 bool cli_job_over(const json_t *job)
 {
 	const char *phase = trib_json_text(job, "status.phase", "");

@@ -24,6 +24,12 @@ int cli_api_told(const struct cli_service *service, const char *what, int rc,
 
 /* id or unique name -> id. CLI_OK or exit code (told). */
 int cli_job_id(const struct cli_service *service, const char *job, char out[CLI_JOB_ID_SIZE]);
+/* The beginning of commands whose one operand is a job: options, service, the job's id. CLI_GO_ON,
+ * or what to leave with (said so). */
+#define CLI_GO_ON (-1)
+int cli_one_job(const struct cli_command *command, int argc, char **argv,
+		const struct trib_option *table, struct cli_service *service,
+		char id[CLI_JOB_ID_SIZE]);
 /* All jobs, all pages (at most 50000), as one owned array. CLI_OK or exit code (told). */
 int cli_job_list(const struct cli_service *service, json_t **ret_array);
 /* The array in a list answer, whatever its member is called. Borrowed, NULL if there is none. */

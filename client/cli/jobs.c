@@ -225,21 +225,13 @@ int cli_rounds(const struct cli_command *command, int argc, char **argv)
 		  .help = "how many; 0 = as many as the service keeps" },
 		{ .name = NULL },
 	};
-	struct cli_operands rule = { .min = 1, .max = 1 };
 	char id[CLI_JOB_ID_SIZE];
 	char path[160];
-	char **operands;
 	json_t *answer = NULL;
 	int rc;
 
-	if (cli_parse(command, argc, argv, table, &rule, &operands, &rc) < 0) {
-		return rc;
-	}
-	if (cli_service_check(&service)) {
-		return CLI_USAGE;
-	}
-	rc = cli_job_id(&service, operands[0], id);
-	if (rc) {
+	rc = cli_one_job(command, argc, argv, table, &service, id);
+	if (rc != CLI_GO_ON) {
 		return rc;
 	}
 	(void)snprintf(path, sizeof(path), "/v1/jobs/%s/rounds?limit=%llu", id,
@@ -260,21 +252,13 @@ static int act(const struct cli_command *command, int argc, char **argv, const c
 {
 	struct cli_service service = CLI_SERVICE_INIT;
 	const struct trib_option table[] = { CLI_SERVICE_OPTIONS(service), no_more[0] };
-	struct cli_operands rule = { .min = 1, .max = 1 };
 	char id[CLI_JOB_ID_SIZE];
 	char path[128];
-	char **operands;
 	json_t *answer = NULL;
 	int rc;
 
-	if (cli_parse(command, argc, argv, table, &rule, &operands, &rc) < 0) {
-		return rc;
-	}
-	if (cli_service_check(&service)) {
-		return CLI_USAGE;
-	}
-	rc = cli_job_id(&service, operands[0], id);
-	if (rc) {
+	rc = cli_one_job(command, argc, argv, table, &service, id);
+	if (rc != CLI_GO_ON) {
 		return rc;
 	}
 	(void)snprintf(path, sizeof(path), "/v1/jobs/%s%s", id, suffix);

@@ -90,25 +90,18 @@ int cli_tree(const struct cli_command *command, int argc, char **argv)
 {
 	struct cli_service service = CLI_SERVICE_INIT;
 	const struct trib_option table[] = { CLI_SERVICE_OPTIONS(service), { .name = NULL } };
-	struct cli_operands rule = { .min = 1, .max = 1 };
 	char id[CLI_JOB_ID_SIZE];
 	char path[128];
-	char **operands;
 	json_t *tree = NULL;
 	json_t *nodes;
 	int rc;
 
-	if (cli_parse(command, argc, argv, table, &rule, &operands, &rc) < 0) {
+	rc = cli_one_job(command, argc, argv, table, &service, id);
+	if (rc != CLI_GO_ON) {
 		return rc;
 	}
-	if (cli_service_check(&service)) {
-		return CLI_USAGE;
-	}
-	rc = cli_job_id(&service, operands[0], id);
-	if (rc == CLI_OK) {
-		(void)snprintf(path, sizeof(path), "/v1/jobs/%s/tree", id);
-		rc = cli_api(&service, "GET", path, NULL, &tree);
-	}
+	(void)snprintf(path, sizeof(path), "/v1/jobs/%s/tree", id);
+	rc = cli_api(&service, "GET", path, NULL, &tree);
 	if (rc == CLI_OK && strcmp(service.format, "json") == 0) {
 		cli_print_json(tree);
 	} else if (rc == CLI_OK) {

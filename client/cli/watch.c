@@ -175,18 +175,10 @@ int cli_watch(const struct cli_command *command, int argc, char **argv)
 {
 	struct watch w = { .service = CLI_SERVICE_INIT, .verdict = -1 };
 	const struct trib_option table[] = { CLI_SERVICE_OPTIONS(w.service), { .name = NULL } };
-	struct cli_operands rule = { .min = 1, .max = 1 };
-	char **operands;
 	int rc;
 
-	if (cli_parse(command, argc, argv, table, &rule, &operands, &rc) < 0) {
-		return rc;
-	}
-	if (cli_service_check(&w.service)) {
-		return CLI_USAGE;
-	}
-	rc = cli_job_id(&w.service, operands[0], w.id);
-	if (rc) {
+	rc = cli_one_job(command, argc, argv, table, &w.service, w.id);
+	if (rc != CLI_GO_ON) {
 		return rc;
 	}
 	(void)snprintf(w.path, sizeof(w.path), "/v1/jobs/%s", w.id);
