@@ -23,6 +23,7 @@
 #define RELEASE_MS   2000  /* for a gateway to let go of a memory */
 #define FORGOTTEN_MS 30000 /* nobody has published it, and its job is not here */
 #define FAMILY_MS    5000  /* between looks for the job of a memory */
+#define ASK_MS       10000 /* it is published by then, else looked at less often */
 #define WARM_BYTES   (1u << 20)
 
 /* The page after the file's bytes, for the agent after this one. Only agents can write it. */
@@ -608,7 +609,10 @@ static void look(struct agent *agent, struct agent_model *m, uint64_t now)
 		if (m->owed) {
 			tell(agent, m);
 		}
-		ask(agent, m);
+		/* A round that failed may leave one that nobody publishes. */
+		if (now - m->since_ms < ASK_MS || now - m->looked_ms >= FAMILY_MS) {
+			ask(agent, m);
+		}
 		if (m->published && !m->durable && now - m->failed_ms >= RETRY_MS) {
 			file(agent, m);
 		}
