@@ -76,6 +76,7 @@ bool agg_follow_add(struct agg_follow *follow, const struct agg_job *job,
 		mark_committed(follow, &m, d, now_ns);
 	}
 	follow->expected = committed ? follow->expected : d->updates;
+	follow->base = d->base;
 	follow->changes++;
 	follow->members[follow->count++] = m;
 	return true;

@@ -25,6 +25,7 @@ struct agg_follow_member {
 
 struct agg_follow { /* all zero: no group */
 	uint32_t count;
+	uint32_t base;      /* version that the round's model is made from */
 	uint32_t expected;  /* updates that are all of the round here; 0: not known */
 	uint32_t changes;   /* counts every change of who is in it, over all groups */
 	uint32_t high;      /* chunks of the sums that hold anything of the group's */

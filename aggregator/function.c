@@ -379,7 +379,8 @@ static void follow_turn(struct function *f)
 	struct agg_finish how = finish_of(f);
 
 	f->follow_state = agg_follow_step(&f->follow, &f->job, &folder, trib_clock_ns());
-	if (f->follow_state != AGG_FOLLOW_LOST) {
+	if (f->follow_state != AGG_FOLLOW_LOST &&
+	    (f->job.input_weights || f->job.base_version == f->follow.base)) {
 		agg_ahead_step(&f->ahead, &f->follow, f->rule, &how);
 	}
 	if (f->follow_state == AGG_FOLLOW_WHOLE) {

@@ -13,7 +13,7 @@ import pytest
 from cluster import Job, Node, body_of, until
 
 SIZE = 1300003  # 5.2 MB; more than the megabyte after which the gateway tells of an update
-TRIES = 8       # rounds in which following is to be seen at least once: a busy machine may be late with every hint
+TRIES = 12      # rounds in which following is to be seen at least once: a busy machine may be late with every hint
 
 
 @pytest.fixture(scope="module")
