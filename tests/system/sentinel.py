@@ -32,10 +32,10 @@ class Sentinels:
         try:
             for i in range(redises):
                 self.start_redis(i, master=None if i == 0 else self.ports[0])
-            until("replicas connected", lambda: self.replicas(0) == redises - 1, 30)
+            until("replicas connected", lambda: self.replicas(0) == redises - 1, 120)
             for i in range(sentinels):
                 self.start_sentinel(i)
-            until("the Sentinels know each other", self.settled, 30)
+            until("the Sentinels know each other", self.settled, 120)
         except BaseException:
             self.stop()
             raise
