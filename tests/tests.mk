@@ -105,3 +105,7 @@ k8s-cluster:
 bench-lifl: all $(LIFL_PROGRAMS)
 	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/lifl.py $(B) QUICK=$(QUICK) FULL=$(FULL) ONLY=$(ONLY)
 .PHONY: bench-lifl
+TIMES ?= 3
+bench-failover: all
+	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin TIMES=$(TIMES) $(PYTHON) tests/bench/failover.py
+.PHONY: bench-failover
