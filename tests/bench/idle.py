@@ -20,8 +20,11 @@ SECONDS = float(os.environ.get("SECONDS", "60"))
 
 
 def named(pid):
-    with open(f"/proc/{pid}/comm") as f:
-        return f.read().strip()
+    try:
+        with open(f"/proc/{pid}/comm") as f:
+            return f.read().strip()
+    except OSError:  # it went meanwhile
+        return ""
 
 
 def used_ns(pid):
