@@ -12,6 +12,7 @@
  *
  *   FREE --gateway--> FILLING --gateway--> READY --commit--> CLAIMED --agent--> FREE (gen + 1)
  *                        \--abort-----------\--refused----------------------------^
+ *   FREE --agent--> WITHDRAWN --agent--> FREE (gen + 1)     (tenants share the arena)
  *
  * READY: payload complete and checked, record complete; the commit may or may not have reached
  * Redis. CLAIMED: known to be committed. Recovery of a dead gateway: FILLING -> FREE, READY ->
@@ -35,6 +36,7 @@ enum trib_slot_state {
 	TRIB_SLOT_FILLING = 1,
 	TRIB_SLOT_READY = 2,
 	TRIB_SLOT_CLAIMED = 3,
+	TRIB_SLOT_WITHDRAWN = 4, /* out of use, its memory given back */
 };
 
 struct trib_segment_header { /* ctl page 0, constant after creation */

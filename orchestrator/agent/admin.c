@@ -50,6 +50,9 @@ static struct trib_metric metrics[G_COUNT] = {
 			     TRIB_COUNTER, 0, 0 },
 	[AGENT_M_LOST] = { "tributary_slot_lost_total", NULL,
 			   "Updates declared lost with their memory", TRIB_COUNTER, 0, 0 },
+	[AGENT_M_WITHDRAWN] = { "tributary_slots_withdrawn_total", NULL,
+				"Free slots taken back, their tenant being above its share",
+				TRIB_COUNTER, 0, 0 },
 	[AGENT_M_ORPHANS] = { "tributary_slot_orphans_total", NULL,
 			      "READY slots of a dead gateway committed again", TRIB_COUNTER, 0, 0 },
 	[AGENT_M_BAD] = { "tributary_desc_bad_total", NULL, "Descriptors that failed a check",
@@ -204,7 +207,11 @@ int64_t agent_counted(enum agent_metric metric)
 static void slots_of(const struct agent_job *job, uint64_t counts[4])
 {
 	for (uint32_t i = 0; i < job->segment.header.slot_count; i++) {
-		counts[trib_slot_load(trib_segment_record(&job->segment, i)).state & 3]++;
+		unsigned state = trib_slot_load(trib_segment_record(&job->segment, i)).state;
+
+		if (state < 4) {
+			counts[state]++;
+		}
 	}
 }
 

@@ -15,6 +15,7 @@
 #include "common/httpd.h"
 #include "common/json.h"
 #include "common/loop.h"
+#include "common/operators.h"
 #include "common/redis.h"
 #include "common/redis_login.h"
 #include "orchestrator/agent/peers.h"
@@ -101,7 +102,9 @@ struct agent_job {
 	bool ready;                      /* segment and parameters known */
 	bool retiring;
 	struct trib_segment segment;
-	uint64_t reserved_bytes;  /* of the arena */
+	uint64_t reserved_bytes; /* of the arena */
+	char tenant[TRIB_TENANT_SIZE];
+	uint32_t withdrawn;       /* slots */
 	struct agent_note *notes; /* slot_count */
 	uint32_t *pending;        /* ring of slots, capacity slot_count */
 	uint32_t pending_head;
@@ -295,6 +298,11 @@ struct agent {
 	struct agent_job *jobs[AGENT_JOBS_MAX]; /* by node-local index */
 	uint32_t job_count;
 	uint64_t arena_used;
+	/* share.c: the tenant that was short last, "" = none; how many bytes it lacks */
+	char hungry[TRIB_TENANT_SIZE];
+	uint64_t hungry_bytes;
+	uint64_t hungry_share;
+	uint64_t hungry_ms;
 	uint32_t cores;
 	bool cgroup; /* functions get control groups */
 	struct agent_pool pool;
@@ -344,6 +352,15 @@ TRIB_MUST_CHECK int agent_job_parameters(struct agent_job *job, const struct tri
 void agent_job_attach(struct agent_job *job, struct agent_link *link);
 void agent_jobs_wake(struct agent *agent, const char *message);
 void agent_jobs_tick(struct agent *agent);
+
+/* share.c */
+/* How much of the arena the job may take; with less than `wanted` free, others' slots are withdrawn
+ * first, as far as its tenant is below its share. */
+uint64_t agent_share_left(struct agent_job *job, uint64_t wanted);
+/* A slot has just got FREE: is it withdrawn? */
+bool agent_share_withdraws(struct agent_job *job, uint32_t slot);
+void agent_share_adopted(struct agent_job *job);
+void agent_share_tick(struct agent *agent, uint64_t now);
 
 /* slots.c */
 /* Scans the segment: CLAIMED slots we do not know become pending (or free, if folded). */
@@ -584,6 +601,7 @@ enum agent_metric {
 	AGENT_M_ROUNDS,
 	AGENT_M_LOST,
 	AGENT_M_ORPHANS,
+	AGENT_M_WITHDRAWN,
 	AGENT_M_BAD,
 	AGENT_M_NACKS,
 	AGENT_M_SCANS,

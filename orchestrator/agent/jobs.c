@@ -104,6 +104,7 @@ struct agent_job *agent_job_adopt(struct agent *agent, struct trib_segment *segm
 	}
 	job->segment = *segment;
 	job->reserved_bytes = segment->data_size + segment->ctl_size;
+	agent_share_adopted(job);
 	agent->arena_used += job->reserved_bytes;
 	if (job_notes(job)) {
 		agent_job_drop(job, "no memory");
@@ -173,7 +174,8 @@ static void read_wish(const json_t *spec, struct agent_plan_wish *wish)
 }
 
 /* node_sync: {state, version, params, bytes, round, rstate, base, acc, wsum, on_node, spec, selmax,
- * goal, divisor; top, top's url, weight on_node, boot, task, moves}: 20 texts. */
+ * goal, divisor; top, top's url, weight on_node, boot, task, moves, norms, ms left, tenant}: 23
+ * texts. */
 int agent_job_parameters(struct agent_job *job, const struct trib_value *sync)
 {
 	const struct trib_value *spec_text = trib_value_at(sync, 10);
@@ -203,18 +205,17 @@ int agent_job_parameters(struct agent_job *job, const struct trib_value *sync)
 }
 
 /* How many slots: what the spec says, else enough for the round, within what the arena has left. */
-static uint32_t slots_for(const struct agent_job *job, const struct trib_value *sync)
+static uint32_t slots_for(struct agent_job *job, const struct trib_value *sync)
 {
 	uint64_t slot = trib_segment_slot_size(job->payload) + sizeof(struct trib_slot_record);
-	uint64_t left = job->agent->options.arena_bytes > job->agent->arena_used
-				? job->agent->options.arena_bytes - job->agent->arena_used
-				: 0;
+	uint64_t most = UINT64_MAX;
 	/* What is finalised, the base and the next version. */
 	uint64_t sums = 2 * trib_partial_size(job->elements, job->accumulate) + 3 * job->payload;
 	uint64_t wanted = (uint64_t)trib_value_integer(trib_value_at(sync, 11)) + 2;
 	const struct trib_value *spec_text = trib_value_at(sync, 10);
 	json_t *spec = NULL;
 	char reason[160];
+	uint64_t left;
 	uint64_t fits;
 
 	if (!trib_json_parse(trib_value_text(spec_text), trib_value_size(spec_text), &spec,
@@ -223,14 +224,17 @@ static uint32_t slots_for(const struct agent_job *job, const struct trib_value *
 		long long bytes = trib_json_integer(spec, "placement.arena_bytes", 0);
 
 		json_decref(spec);
-		if (bytes > 0 && (uint64_t)bytes < left) {
-			left = (uint64_t)bytes;
+		if (bytes > 0) {
+			most = (uint64_t)bytes;
 		}
 		if (asked > 0) {
 			wanted = (uint64_t)asked;
 		}
 	}
 	wanted = wanted > SLOTS_AUTO_MAX ? SLOTS_AUTO_MAX : wanted;
+	left = sums + wanted * slot < most ? sums + wanted * slot : most;
+	left = agent_share_left(job, left);
+	left = left < most ? left : most;
 	if (left < sums + slot) {
 		return 0;
 	}
@@ -321,6 +325,8 @@ static int job_make(struct agent_job *job, const struct trib_value *sync)
 		return rc;
 	}
 	job->round = (uint32_t)trib_value_integer(trib_value_at(sync, 4));
+	(void)snprintf(job->tenant, sizeof(job->tenant), "%s",
+		       trib_value_text(trib_value_at(sync, 22)));
 	if (job->segment.data_fd < 0) {
 		slots = slots_for(job, sync);
 		if (slots == 0) {
@@ -609,6 +615,7 @@ void agent_jobs_tick(struct agent *agent)
 	uint64_t now = trib_clock_ms();
 
 	walk(agent, now);
+	agent_share_tick(agent, now);
 	agent_published_tick(agent, now);
 	for (uint32_t i = 0; i < AGENT_JOBS_MAX; i++) {
 		struct agent_job *job = agent->jobs[i];

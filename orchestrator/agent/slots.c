@@ -138,7 +138,8 @@ void agent_slot_free(struct agent_job *job, uint32_t slot)
 	note->held = 0;
 	note->left = 0;
 	note->committing = false;
-	if (trib_slot_move(record, TRIB_SLOT_CLAIMED, gen, TRIB_SLOT_FREE)) {
+	if (trib_slot_move(record, TRIB_SLOT_CLAIMED, gen, TRIB_SLOT_FREE) &&
+	    !agent_share_withdraws(job, slot)) {
 		agent_links_freed(job->agent, job, slot, gen + 1);
 	}
 }

@@ -243,7 +243,7 @@ static void describe(const struct agent_job *job, uint64_t now_ms, struct agent_
 		     : job->deadline_ms > now_ms ? (double)(job->deadline_ms - now_ms)
 						 : 1;
 	s->payload = job->payload;
-	s->slots = job->segment.header.slot_count;
+	s->slots = job->segment.header.slot_count - job->withdrawn;
 	s->fold_us = job->fold_us;
 	s->merge_us = job->merge_us;
 	s->hop_us = job->hop_us;

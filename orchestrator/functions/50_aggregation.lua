@@ -3,10 +3,10 @@
 -- version, params, bytes, round, rstate, base, acc, wsum, acc_on_node, spec, selmax, goal, divisor} (texts; '' when
 -- absent; divisor: what the sum is divided by, fixed point 2^-20, '0' = the sum's own weights), then of several nodes
 -- {top, its url, weight_on_node, boot, task, moves}, see 25_nodes, 'norms' when the mean's norm is wanted, ms left to the
--- deadline of an open round ('0' else) | NOJOB
+-- deadline of an open round ('0' else), tenant | NOJOB
 local function node_sync(k, a)
   local j = redis.call('HMGET', k[1], 'state', 'version', 'params', 'bytes', 'round', 'spec', 'pubround', 'adenom',
-    'apop', 'anorm', 'norms')
+    'apop', 'anorm', 'norms', 'tenant')
   if not j[1] then return {'NOJOB'} end
   local work = math.min(tonumber(j[7] or '0') + 1, tonumber(j[5]))
   local base = prefix(k[1]) .. 'r:' .. work
@@ -19,7 +19,7 @@ local function node_sync(k, a)
   local top, url, w, boot, task, moves, state = sync_nodes(k, base, a[1])
   return {j[1], j[2], j[3] or '', j[4] or '', tostring(work), state, r[2] or '', r[3] or '0', r[4] or '0',
     r[5] or '0', j[6], r[6] or '0', r[7] or '0', divisor, top, url, w, boot, task, moves, j[11] and 'norms' or '',
-    state == 'open' and string.format('%d', math.max(1, tonumber(r[10]) - now())) or '0'}
+    state == 'open' and string.format('%d', math.max(1, tonumber(r[10]) - now())) or '0', j[12] or 'default'}
 end
 
 -- The node's top is done: the model file of version base+1 is written. First report wins.
