@@ -104,6 +104,9 @@ static json_t *round_json(const struct orc_round *round, enum orc_job_state job)
 						      : json_null());
 	(void)json_object_set_new(json, "metrics", trib_metrics_json(round->metrics));
 	(void)json_object_set_new(json, "partial", json_integer((json_int_t)round->partial));
+	if (round->kept) {
+		(void)json_object_set_new(json, "kept", json_integer((json_int_t)round->kept));
+	}
 	if (round->backup[0]) {
 		(void)json_object_set_new(json, "backup", backup_json(round->backup));
 	}

@@ -62,6 +62,39 @@ static void staleness_rules(const json_t *out, json_t *errors)
 	}
 }
 
+/* Every client's last update is in every version: with one weight, in sums that are exact. */
+static void memory_rules(const json_t *out, json_t *errors)
+{
+	long long least = trib_json_integer(out, "async.memory_clients", 0) +
+			  trib_json_integer(out, "async.buffer_k", 0) + 2;
+	long long slots = trib_json_integer(out, "placement.slots", 0);
+
+	if (!says(out, "async.memory", "all")) {
+		return;
+	}
+	if (!says(out, "aggregation.weight_by", "uniform")) {
+		spec_complain(errors, "/spec/aggregation/weight_by",
+			      "must be uniform with async.memory all");
+	}
+	if (!says(out, "async.staleness.fn", "const")) {
+		spec_complain(errors, "/spec/async/staleness/fn",
+			      "must be const with async.memory all");
+	}
+	if (!says(out, "aggregation.accumulate", "exact")) {
+		spec_complain(errors, "/spec/aggregation/accumulate",
+			      "must be exact with async.memory all");
+	}
+	if (trib_json_integer(out, "async.buffer_k", 0) >
+	    trib_json_integer(out, "async.memory_clients", 0)) {
+		spec_complain(errors, "/spec/async/memory_clients",
+			      "must not be less than buffer_k: a client is in a buffer once");
+	}
+	if (slots && slots < least) {
+		spec_complain(errors, "/spec/placement/slots",
+			      "async.memory_clients and a buffer need %lld slots", least);
+	}
+}
+
 /* How much more than its weight an update may count. */
 static double factor_max(const json_t *out)
 {
@@ -142,6 +175,7 @@ static void mode_rules(struct orc_spec *spec, json_t *errors)
 			      "must be delta in an asynchronous job: versions move on meanwhile");
 	} else {
 		staleness_rules(out, errors);
+		memory_rules(out, errors);
 	}
 }
 
@@ -177,6 +211,9 @@ int spec_cross_rules(struct orc_spec *spec, json_t *errors)
 	}
 	selection_rules(out, errors);
 	selected = (double)(spec->selected_max > spec->goal ? spec->selected_max : spec->goal);
+	if (says(out, "mode", "async") && says(out, "async.memory", "all")) {
+		selected += (double)trib_json_integer(out, "async.memory_clients", 0);
+	}
 	if (selected * weight > ldexp(1, WEIGHT_BITS)) {
 		spec_complain(errors, "/spec/aggregation/max_weight",
 			      "times the clients of a round must not exceed 2^%d", WEIGHT_BITS);

@@ -137,6 +137,26 @@ static int keep_scale(const json_t *old, struct orc_spec *spec, json_t *errors)
 		       : 0;
 }
 
+/* Slots were made for a memory, and what is in them stays, or not. */
+static void keep_memory(const json_t *old, const json_t *new, json_t *errors)
+{
+	bool was = strcmp(trib_json_text(old, "async.memory", "none"), "all") == 0;
+	bool is = strcmp(trib_json_text(new, "async.memory", "none"), "all") == 0;
+
+	if (was != is) {
+		refuse(errors, "/spec/async/memory", "cannot be changed in a job's life");
+	}
+	if (was && is &&
+	    strcmp(trib_json_text(old, "mode", ""), trib_json_text(new, "mode", "")) != 0) {
+		refuse(errors, "/spec/mode", "cannot be changed with async.memory all");
+	}
+	if (was && is &&
+	    trib_json_integer(new, "async.memory_clients", 0) >
+		    trib_json_integer(old, "async.memory_clients", 0)) {
+		refuse(errors, "/spec/async/memory_clients", "cannot grow");
+	}
+}
+
 /* ---- the wire form ---- */
 
 /* The job as a client would submit it; `old` stays whole. A quorum that is the goal follows it. */
@@ -177,6 +197,7 @@ static int patched(const char *name, const json_t *old, json_t *patch, struct or
 		refuse(errors, "/metadata/name", "cannot be changed");
 	}
 	rc = keep_scale(old, ret_spec, errors);
+	keep_memory(old, ret_spec->spec, errors);
 	fixed("", (json_t *)old, ret_spec->spec, errors);
 	if (rc == 0 && json_array_size(errors)) {
 		*ret_errors = errors;

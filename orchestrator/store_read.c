@@ -76,7 +76,7 @@ static const char *const round_fields[] = {
 	"state",    "base",     "version",   "goal",   "quorum",  "selmax", "selected",
 	"acc",      "inflight", "late",      "lost",   "expired", "wsum",   "opened",
 	"deadline", "closed",   "published", "taskms", "why",     "task",   "tasknode",
-	"digest",   "extended", "metrics",   "bk",     "partial"
+	"digest",   "extended", "metrics",   "bk",     "partial", "kept"
 };
 #define ROUND_WORDS (2 + TRIB_COUNT(round_fields))
 
@@ -120,6 +120,7 @@ static struct orc_round parse_round(uint64_t number, const struct trib_value *va
 	copy_text(round.metrics, sizeof(round.metrics), trib_value_at(value, 23));
 	copy_text(round.backup, sizeof(round.backup), trib_value_at(value, 24));
 	round.partial = orc_value_u64(trib_value_at(value, 25));
+	round.kept = orc_value_u64(trib_value_at(value, 26));
 	return round;
 }
 

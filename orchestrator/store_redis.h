@@ -247,6 +247,7 @@ struct orc_round {
 	uint64_t expired;
 	uint64_t partial;  /* counted, of clients that did a part of the work */
 	uint64_t extended; /* deadlines passed below the quorum */
+	uint64_t kept;     /* of the accepted: of earlier buffers (async.memory) */
 	uint64_t weight_fx;
 	uint64_t opened;
 	uint64_t deadline;

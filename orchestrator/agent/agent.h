@@ -70,7 +70,8 @@ struct agent_fn {
 enum agent_note_where {
 	AGENT_NOTE_NONE,
 	AGENT_NOTE_PENDING,
-	AGENT_NOTE_OUT
+	AGENT_NOTE_OUT,
+	AGENT_NOTE_KEPT /* folded, and not to be freed yet (memory.c) */
 };
 
 struct agent_note {      /* what we believe of a slot */
@@ -159,6 +160,11 @@ struct agent_job {
 	uint64_t weight_expected;
 	uint64_t divisor; /* of the sum, fixed point; 0 = its own weights */
 	bool norms;       /* the squared norm of its mean is wanted.. */
+	/* memory.c */
+	uint32_t memory;       /* clients whose last update stays here, at most; 0 = none */
+	uint32_t memory_round; /* the closing round whose kept updates are known */
+	uint32_t memory_over;  /* rounds up to this are over, and what only they needed is freed */
+	bool memory_asked;
 	double mean_norm; /* ..FINALISING: of the lanes that have answered */
 	bool closing;
 	bool late; /* READY slots wait for a round to be carried into */
@@ -371,6 +377,10 @@ void agent_slots_recommit(struct agent_job *job);
 /* The gateway died: FILLING -> FREE, READY -> commit again. */
 void agent_slots_orphans(struct agent_job *job);
 void agent_slot_claimed(struct agent_job *job, uint32_t slot, uint32_t gen);
+/* CLAIMED -> FREE, whatever it holds. */
+void agent_slot_release(struct agent_job *job, uint32_t slot);
+/* Behind those that wait. */
+void agent_slot_enqueue(struct agent_job *job, uint32_t slot);
 /* It is CLAIMED, in that generation. */
 bool agent_slot_ours(const struct agent_job *job, uint32_t slot, uint32_t gen);
 void agent_slot_free(struct agent_job *job, uint32_t slot);
@@ -379,6 +389,19 @@ void agent_slots_drop_before(struct agent_job *job, uint32_t round);
 uint32_t agent_slot_holder(const struct agent_job *job, uint32_t slot, uint32_t gen);
 bool agent_slot_folded(const struct agent_job *job, uint32_t slot, uint32_t gen);
 void agent_slot_requeue(struct agent_job *job, uint32_t slot);
+
+/* memory.c: updates that stay in their slots when they are folded (async.memory) */
+/* Asks the record what is needed, if that may have changed. True: the round must not be aggregated
+ * before the answer. */
+bool agent_memory_wait(struct agent_job *job);
+/* Instead of freeing it. */
+void agent_memory_keep(struct agent_job *job, uint32_t slot);
+/* A CLAIMED slot of unknown past: true when the round that it last counted in has it. */
+bool agent_memory_holds(struct agent_job *job, uint32_t slot);
+
+/* The partial has it, in the round that it counts in: one of an earlier round says nothing. */
+bool agent_memory_folded(const struct agent_job *job, const struct trib_partial *partial,
+			 uint32_t slot, uint32_t gen);
 
 /* norms.c */
 /* MODEL was sent to every root. */

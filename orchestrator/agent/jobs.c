@@ -199,6 +199,9 @@ int agent_job_parameters(struct agent_job *job, const struct trib_value *sync)
 	job->scale_bits = (uint32_t)trib_json_integer(spec, "aggregation.scale_bits", 24);
 	job->input = strcmp(trib_json_text(spec, "aggregation.input", "delta"), "weights") == 0;
 	job->lr = trib_json_number(spec, "aggregation.server_opt.lr", 1.0);
+	job->memory = strcmp(trib_json_text(spec, "async.memory", "none"), "all") == 0
+			      ? (uint32_t)trib_json_integer(spec, "async.memory_clients", 100)
+			      : 0;
 	read_wish(spec, &job->wish);
 	json_decref(spec);
 	return job->scale_bits <= 40 ? 0 : -EBADMSG;
@@ -211,7 +214,11 @@ static uint32_t slots_for(struct agent_job *job, const struct trib_value *sync)
 	uint64_t most = UINT64_MAX;
 	/* What is finalised, the base and the next version. */
 	uint64_t sums = 2 * trib_partial_size(job->elements, job->accumulate) + 3 * job->payload;
-	uint64_t wanted = (uint64_t)trib_value_integer(trib_value_at(sync, 11)) + 2;
+	/* With a memory: all that is remembered and a buffer beside it, or it would stand still. */
+	uint64_t kept =
+		job->memory ? job->memory + (uint64_t)trib_value_integer(trib_value_at(sync, 12))
+			    : 0;
+	uint64_t wanted = (uint64_t)trib_value_integer(trib_value_at(sync, 11)) + 2 + kept;
 	const struct trib_value *spec_text = trib_value_at(sync, 10);
 	json_t *spec = NULL;
 	char reason[160];
@@ -231,7 +238,7 @@ static uint32_t slots_for(struct agent_job *job, const struct trib_value *sync)
 			wanted = (uint64_t)asked;
 		}
 	}
-	wanted = wanted > SLOTS_AUTO_MAX ? SLOTS_AUTO_MAX : wanted;
+	wanted = wanted > SLOTS_AUTO_MAX + kept ? SLOTS_AUTO_MAX + kept : wanted;
 	left = sums + wanted * slot < most ? sums + wanted * slot : most;
 	left = agent_share_left(job, left);
 	left = left < most ? left : most;
@@ -239,7 +246,8 @@ static uint32_t slots_for(struct agent_job *job, const struct trib_value *sync)
 		return 0;
 	}
 	fits = (left - sums) / slot;
-	return (uint32_t)(fits < wanted ? fits : wanted);
+	fits = fits < wanted ? fits : wanted;
+	return kept && fits < kept + 2 ? 0 : (uint32_t)fits;
 }
 
 static void answer_waiting(struct agent_job *job, int result)

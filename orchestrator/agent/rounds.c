@@ -283,7 +283,7 @@ static int hand_out(struct agent_job *job, uint32_t base, uint32_t slot)
 	for (uint32_t lane = 0; lane < job->lanes && !rc; lane++) {
 		struct agent_fn *fn = &job->fns[base + lane];
 
-		if (job->lanes > 1 && trib_partial_folded(&fn->partial, slot, note->gen)) {
+		if (job->lanes > 1 && agent_memory_folded(job, &fn->partial, slot, note->gen)) {
 			continue;
 		}
 		rc = agent_fn_send(fn, &update);
@@ -403,7 +403,7 @@ static void update_acked(struct agent_job *job, const struct trib_descriptor *d)
 		return; /* an echo of something settled otherwise */
 	}
 	fn = &job->fns[d->source];
-	if (!fn->has_partial || !trib_partial_folded(&fn->partial, d->slot, d->gen)) {
+	if (!fn->has_partial || !agent_memory_folded(job, &fn->partial, d->slot, d->gen)) {
 		agent_count(AGENT_M_BAD, 1);
 		return;
 	}
@@ -580,7 +580,7 @@ void agent_round_advance(struct agent_job *job)
 {
 	struct trib_partial_totals folded;
 
-	if (!job->ready || !job->closing) {
+	if (!job->ready || agent_memory_wait(job) || !job->closing) {
 		return;
 	}
 	if (job->phase == AGENT_COLLECTING) {
@@ -639,7 +639,7 @@ void agent_round_fn_died(struct agent_fn *fn)
 		    !(note->left >> (fn->index - note->fn) & 1)) {
 			continue;
 		}
-		if (!fn->has_partial || !trib_partial_folded(&fn->partial, i, note->gen)) {
+		if (!fn->has_partial || !agent_memory_folded(job, &fn->partial, i, note->gen)) {
 			take_back(job, i);
 			continue;
 		}

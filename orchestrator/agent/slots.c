@@ -34,7 +34,7 @@ static uint32_t lanes_folded(const struct agent_job *job, uint32_t base, uint32_
 
 	for (uint32_t i = base; i < base + job->lanes; i++) {
 		count += job->fns[i].has_partial &&
-			 trib_partial_folded(&job->fns[i].partial, slot, gen);
+			 agent_memory_folded(job, &job->fns[i].partial, slot, gen);
 	}
 	return count;
 }
@@ -86,6 +86,11 @@ static void enqueue(struct agent_job *job, uint32_t slot, bool front)
 	job->notes[slot].where = AGENT_NOTE_PENDING;
 }
 
+void agent_slot_enqueue(struct agent_job *job, uint32_t slot)
+{
+	enqueue(job, slot, false);
+}
+
 void agent_slot_claimed(struct agent_job *job, uint32_t slot, uint32_t gen)
 {
 	struct trib_slot_view view;
@@ -113,6 +118,10 @@ void agent_slot_claimed(struct agent_job *job, uint32_t slot, uint32_t gen)
 	job->notes[slot].gen = gen;
 	job->notes[slot].held = 0;
 	job->notes[slot].committing = false;
+	if (agent_memory_holds(job, slot)) {
+		job->notes[slot].where = AGENT_NOTE_KEPT;
+		return;
+	}
 	if (agent_slot_folded(job, slot, gen)) {
 		agent_slot_free(job, slot);
 		return;
@@ -129,6 +138,15 @@ void agent_slot_requeue(struct agent_job *job, uint32_t slot)
 }
 
 void agent_slot_free(struct agent_job *job, uint32_t slot)
+{
+	if (job->memory) {
+		agent_memory_keep(job, slot);
+	} else {
+		agent_slot_release(job, slot);
+	}
+}
+
+void agent_slot_release(struct agent_job *job, uint32_t slot)
 {
 	struct agent_note *note = &job->notes[slot];
 	struct trib_slot_record *record = trib_segment_record(&job->segment, slot);

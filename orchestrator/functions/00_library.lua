@@ -64,7 +64,7 @@ end
 
 local FIELDS = {'mode', 'state', 'round', 'version', 'selmax', 'lease_ms', 'goal', 'quorum', 'deadline_ms', 'pubround',
                 'amax', 'afn', 'aalpha', 'ahinge', 'adenom', 'below', 'switched', 'patched', 'ascan', 'late', 'aoff',
-                'atrig', 'adt', 'drain', 'sample', 'bkind', 'balpha', 'norms', 'want', 'tenant'}
+                'atrig', 'adt', 'drain', 'sample', 'bkind', 'balpha', 'norms', 'mem', 'want', 'tenant'}
 local function job_of(k)
   local v, j = redis.call('HMGET', k[1], unpack(FIELDS)), {}
   for i = 1, #FIELDS do j[FIELDS[i]] = v[i] or nil end

@@ -61,10 +61,11 @@ local function policy_fields(key, spec)
   local st = y.staleness or {}
   local j = {amax = y.max_staleness or 20, afn = st.fn or 'poly', aalpha = st.alpha or 0.5, ahinge = st.after or 0,
              aoff = st.offset or 0, adt = (y.flush_timeout_s or 120) * 1000}
-  redis.call('HDEL', key, 'mode', 'below', 'late', 'afn', 'aalpha', 'ahinge', 'aoff', 'amax', 'atrig', 'adt', 'adenom',
+  redis.call('HDEL', key, 'mem', 'mode', 'below', 'late', 'afn', 'aalpha', 'ahinge', 'aoff', 'amax', 'atrig', 'adt', 'adenom',
     'apop', 'anorm', 'sample')
   if spec.mode == 'async' then
     j.mode, j.atrig = 'async', y.trigger or 'count'
+    if y.memory == 'all' then j.mem = y.memory_clients or 100 end
     if st.normaliser == 'average' then
       j.anorm = discount({afn = j.afn, aalpha = j.aalpha, ahinge = j.ahinge, aoff = j.aoff}, st.average or 0, 0)
     end
@@ -84,7 +85,7 @@ local function policy_fields(key, spec)
     end
   end
   j.adenom, j.apop = agg.denominator or 'weight_sum', agg.population
-  for _, name in ipairs({'mode', 'below', 'late', 'afn', 'aalpha', 'ahinge', 'aoff', 'amax', 'atrig', 'adt', 'adenom',
+  for _, name in ipairs({'mem', 'mode', 'below', 'late', 'afn', 'aalpha', 'ahinge', 'aoff', 'amax', 'atrig', 'adt', 'adenom',
                          'apop', 'anorm', 'sample'}) do
     local value = j[name]
     if value ~= nil then

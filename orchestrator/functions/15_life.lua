@@ -179,6 +179,7 @@ local function drain_step(k, a)
   if out > 0 and t < tonumber(v[3]) then return {'EARLY', v[3]} end
   if tonumber(v[2]) == 0 then job_over(k, s[2], s[3]); return {'OK'} end
   redis.call('HSET', r, 'state', 'closing', 'closed', t, 'why', 'drain')
+  memory.close(k, r, work, t)
   event(k[1], 't', 'round.closing', 'n', work, 'acc', v[2], 'why', 'drain')
   wake(k[1], 'close')
   return {'closing', tonumber(v[2])}

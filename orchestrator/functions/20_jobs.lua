@@ -98,7 +98,8 @@ local function job_delete(k, a)
     n = n + redis.call('UNLINK', b, b .. ':sel', b .. ':upd', b .. ':met', b .. ':late')
   end
   n = n + redis.call('UNLINK', k[1], p .. 'models', p .. 'ev', p .. 'tok', p .. 'tokid', p .. 'aupd', p .. 'infl',
-    p .. 'last', p .. 'tree', p .. 'at', p .. 'old', p .. 'pin', p .. 'hook', p .. 'up', p .. 'dbw', p .. 'known')
+    p .. 'last', p .. 'tree', p .. 'at', p .. 'old', p .. 'pin', p .. 'hook', p .. 'up', p .. 'dbw', p .. 'known',
+    p .. 'mem')
   redis.call('SREM', 'trib:hooks', j[3])
   redis.call('ZREM', 'trib:jobs', j[3])
   pool_leave(j[4], j[3])

@@ -26,6 +26,7 @@ end
 local function close_full(k, j, n, acc, t)
   local r = prefix(k[1]) .. 'r:' .. n
   redis.call('HSET', r, 'state', 'closing', 'closed', t, 'why', 'goal')
+  memory.close(k, r, n, t)
   event(k[1], 't', j.mode == 'async' and 'buffer.flush' or 'round.closing', 'n', n, 'acc', acc, 'why', 'goal')
   if j.mode == 'async' then open_buffer(k, j, tonumber(n) + 1, t, redis.call('HGET', r, 'deadline')) end
   wake(k[1], 'close')
@@ -39,11 +40,12 @@ local function acheckin(k, a, j)
   local u = redis.call('HGET', p .. 'aupd', a[1])
   if u then
     local s, had, exp, from = string.match(u, '^(%a)|([^|]*)|(%d+)|(%d+)')
-    if s == 'C' and (exp == j.version or had == a[2]) then                     -- (client, base) once
+    if s == 'C' and (exp == j.version or had == a[2] or (j.mem and from == j.round)) then      -- (client, base) once
       return told_to_wait(k, p .. 'r:' .. j.round, 'reported', t)
     end
     if s == 'R' and tonumber(exp) > t then id, base = had, from end            -- an upload is under way
   end
+  if j.mem and not memory.room(k, j, a[1]) then return told_to_wait(k, p .. 'r:' .. j.round, 'memory-full', t) end
   redis.call('ZREMRANGEBYSCORE', p .. 'infl', '-inf', t)
   if not redis.call('ZSCORE', p .. 'infl', a[1]) and redis.call('ZCARD', p .. 'infl') >= tonumber(j.selmax) then
     return told_to_wait(k, p .. 'r:' .. j.round, 'full', t)
@@ -52,6 +54,7 @@ local function acheckin(k, a, j)
   if over then return over end
   redis.call('ZADD', p .. 'infl', ends, a[1])
   if u and string.sub(u, 1, 1) == 'C' then last_put(k, a[1], u) end
+  if j.mem then redis.call('HSETNX', p .. 'mem', a[1], '') end
   if id == a[2] then redis.call('HSET', p .. 'aupd', a[1], 'S|' .. id .. '|' .. ends .. '|' .. base .. '|' .. t) end
   redis.call('HINCRBY', p .. 'r:' .. j.round, 'selected', 1)
   return {'SELECTED', j.round, base, tostring(ends), id, ends}
@@ -148,6 +151,7 @@ local function acommit(k, a, j)
   redis.call('HSET', r .. ':upd', a[1] .. '@' .. base, 'C|' .. id .. '|' .. t .. '|' .. a[4] .. '|' .. counted .. '|' .. a[6])
   redis.call('HSET', p .. 'aupd', a[1],
     'C|' .. id .. '|' .. base .. '|' .. n .. '|' .. t .. '|' .. a[4] .. '|' .. a[5] .. '|' .. counted .. '|' .. a[6])
+  memory.put(k, j, a[1], n, base, id, t, a[4], counted, a[6])
   redis.call('ZREM', p .. 'infl', a[1])
   redis.call('HINCRBY', r, 'wsum', counted)
   redis.call('HINCRBY', r, 'wraw', a[5])
@@ -177,6 +181,7 @@ local function aflush(k, a, j, r, force)
     return {'EARLY', tostring(ends)}
   end
   redis.call('HSET', base, 'state', 'closing', 'closed', t, 'why', force == '0' and 'deadline' or 'operator')
+  memory.close(k, base, a[2], t)
   event(k[1], 't', 'buffer.flush', 'n', a[2], 'acc', acc, 'why', 'timeout')
   if a[2] == j.round then open_buffer(k, j, tonumber(a[2]) + 1, t, r[2]) end
   wake(k[1], 'close')
@@ -186,17 +191,19 @@ end
 local function anode_lost(k, a, j)
   local lost = 0
   local p = prefix(k[1])
+  if j.mem then memory.lost(k, a[2], a[3]) end
   for n = tonumber(j.pubround) + 1, tonumber(j.round) do
     local r = p .. 'r:' .. n
     local done = redis.call('HEXISTS', r, 'task') == 1 and not model_gone(k, r, a)    -- its model file is written
     local gone = not done and lost_with(k, r, a[2], a[3])
-    local all, here = done and {} or redis.call('HGETALL', r .. ':upd'), 0
+    local all, here, kept = done and {} or redis.call('HGETALL', r .. ':upd'), 0, 0
     for i = 1, #all, 2 do
       local id, ms, _, w, place = string.match(all[i + 1], '^C|([^|]*)|(%d+)|([^|]*)|([^|]*)|(.*)$')
       if id and gone(place, ms) then
         uncount(r, a[2], place, w)
         local client = string.match(all[i], '^(.*)@%d+$')
         last_lost(k, client or all[i], id)
+        local from = j.mem and string.match(redis.call('HGET', r .. ':late', all[i]) or '', '^(%d+)|')
         local raw = w
         if not client then                                          -- of a synchronous round
           raw = lose_place(k, r, all[i], id, w)
@@ -210,12 +217,17 @@ local function anode_lost(k, a, j)
         redis.call('HINCRBY', r, 'wraw', '-' .. raw)
         redis.call('HINCRBY', r, 'wsum', '-' .. w)
         metrics_drop(r, id)
-        event(k[1], 't', 'update.lost', 'n', n, 'update', id, 'node', a[2])
-        here = here + 1
+        if from and tonumber(from) < n then
+          kept = kept + 1                                           -- memory.lost has said so
+        else
+          event(k[1], 't', 'update.lost', 'n', n, 'update', id, 'node', a[2])
+          here = here + 1
+        end
       end
     end
-    if here > 0 then
-      local left = redis.call('HINCRBY', r, 'acc', -here)
+    if kept > 0 then redis.call('HINCRBY', r, 'kept', -kept) end
+    if here + kept > 0 then
+      local left = redis.call('HINCRBY', r, 'acc', -here - kept)
       redis.call('HINCRBY', r, 'lost', here)
       redis.call('HDEL', r, 'task')
       if j.mode ~= 'async' and n == tonumber(j.round) and redis.call('HGET', r, 'state') == 'closing' then
@@ -230,6 +242,6 @@ local function anode_lost(k, a, j)
       lost = lost + here
     end
   end
-  if lost > 0 then wake(k[1], 'round') end
+  if lost > 0 or j.mem then wake(k[1], 'round') end
   return {'OK', lost}
 end

@@ -52,7 +52,7 @@ local function publish(k, a)
   if not fence(k[1], a[1]) then return {'FENCED'} end
   local base = prefix(k[1]) .. 'r:' .. a[2]
   local v = tonumber(redis.call('HGET', k[1], 'version'))
-  local r = redis.call('HMGET', base, 'state', 'task', 'acc')
+  local r = redis.call('HMGET', base, 'state', 'task', 'acc', 'kept')
   if v ~= tonumber(a[3]) then
     local d = redis.call('HGET', prefix(k[1]) .. 'models', tonumber(a[3]) + 1)
     if d and string.match(d, '^([^|]*)') == a[4] then return {'DUP', tonumber(a[3]) + 1} end
@@ -65,7 +65,7 @@ local function publish(k, a)
   local t, metrics = now(), metrics_text(base)
   redis.call('HSET', prefix(k[1]) .. 'models', v + 1, a[4] .. '|' .. a[5] .. '|' .. a[2] .. '|' .. t .. '|' .. metrics)
   redis.call('HSET', k[1], 'version', v + 1, 'metrics', metrics)
-  redis.call('HINCRBY', k[1], 'upds', r[3])
+  redis.call('HINCRBY', k[1], 'upds', string.format('%d', tonumber(r[3]) - tonumber(r[4] or '0')))
   redis.call('HSET', base, 'state', 'published', 'published', t, 'version', v + 1, 'digest', a[4], 'metrics', metrics,
     'copies', math.max(1, copies(v + 1, k, '')))
   redis.call('HDEL', base, 'met')

@@ -32,6 +32,7 @@ class Policy:
             self.clock = y.get("trigger") == "clock"
             self.dt = y.get("flush_timeout_s", 120) * 1000
             self.most = y.get("max_staleness", 20)
+            self.memory = y.get("memory_clients", 100) if y.get("memory") == "all" else 0
         else:
             self.goal = s["goal"]
             self.places = math.ceil(self.goal * s.get("over_select", 1.0) - 1e-9)
@@ -157,6 +158,7 @@ class Simulator:
         self.models, self.bounds = [model.astype(np.float64)], [np.zeros(len(model))]
         self.rounds = [None, Round(1, 0)]
         self.out, self.said, self.reported, self.waiting, self.at_once = {}, {}, {}, [], True
+        self.memory = {}  # AFA-CS: client -> its last row, or None: it has a place and has not reported
         self.index, self.seen_after = {}, set()
         self.backup = Backup(self.p) if not self.p.asynchronous and self.p.backup.get("kind") == "dbw" else None
         self.aim(self.rounds[1])
@@ -197,6 +199,9 @@ class Simulator:
         """A round ends. A synchronous one is aggregated before the next begins; the next buffer is there at once."""
         r.open = False
         if self.p.asynchronous:
+            if self.p.memory:  # every client's last update is in it
+                self.memory = {c: row for c, row in self.memory.items() if row or c in self.out}
+                r.rows = [row for row in self.memory.values() if row]
             self.rounds.append(Round(r.number + 1, None))
             self.waiting.append(r)
             if self.at_once:
@@ -217,8 +222,14 @@ class Simulator:
         if self.p.asynchronous:
             if self.reported.get(client) == self.version and client not in self.out:
                 return "wait", "reported"
+            if self.p.memory and client not in self.out and client in r.members:
+                return "wait", "reported"
+            if self.p.memory and client not in self.memory and len(self.memory) >= self.p.memory:
+                return "wait", "memory-full"
             if client not in self.out and len(self.out) >= self.p.places:
                 return "wait", "full"
+            if self.p.memory:
+                self.memory.setdefault(client, None)
             self.out[client] = (self.version, now)
             for key in [k for k in self.said if k[0] == client][:-1]:
                 del self.said[key]  # of those that counted the last one is known as a replay
@@ -261,7 +272,9 @@ class Simulator:
             return "refused", "stale"
         self.reported[client] = base
         units, r = self.p.weight(wish), self.rounds[-1]
-        r.rows.append((x, units, self.p.counted(units, tau, now - since)))
+        r.add(client, (x, units, self.p.counted(units, tau, now - since)))
+        if self.p.memory:
+            self.memory[client] = r.rows[-1]
         answer = "counted", r.number, r.rows[-1][2]
         if len(r.rows) == self.p.goal:
             self.end(r)

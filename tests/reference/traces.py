@@ -24,7 +24,7 @@ from cluster import Job, Node, body_of, call, until  # noqa: E402
 from simulator import UNIT, Simulator  # noqa: E402
 
 SIZE, CLIENTS, PATIENCE_S = 60, 9, 60
-POLICIES = ("late", "drop", "dbw", "fedbuff", "normalised", "fedasync", "afa", "fedfix")
+POLICIES = ("late", "drop", "dbw", "fedbuff", "normalised", "fedasync", "afa", "afacs", "fedfix")
 
 
 class Mismatch(AssertionError):
@@ -82,6 +82,11 @@ def spec_of(policy, rng):
     elif policy == "afa":
         y["staleness"] = {"fn": "const"}
         aggregation.update(denominator="count", weight_by="uniform")
+    elif policy == "afacs":
+        y.update(staleness={"fn": "const"}, memory="all", memory_clients=rng.choice([4, 6, 64]))
+        aggregation.update(denominator=rng.choice(["count", "population"]), weight_by="uniform")
+        if aggregation["denominator"] == "population":
+            aggregation["population"] = CLIENTS
     elif policy == "fedfix":
         y.update(buffer_k=500, trigger="clock", flush_timeout_s=rng.choice([0.2, 0.3]), concurrency=64, max_staleness=20,
                  staleness={"fn": "intervals"})
@@ -125,7 +130,7 @@ class Run:
                 if ": 503 " not in str(e):
                     raise
                 continue
-            if answer["status"] == "selected" or answer["why"] in ("reported", "full", "not-sampled"):
+            if answer["status"] == "selected" or answer["why"] in ("reported", "full", "not-sampled", "memory-full"):
                 return answer
             time.sleep(0.01)  # the round is between two states: not what is compared here
         raise Mismatch(f"check-in of {client}: no answer in time")

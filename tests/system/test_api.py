@@ -328,7 +328,8 @@ BAD = [
     ({"aggregation": {"input": "weights", "denominator": "count"}}, "/spec/aggregation/denominator", "weight_sum"),
     ({"aggregation": {"denominator": "population"}}, "/spec/aggregation/population", "required"),
     ({"aggregation": {"population": 3}}, "/spec/aggregation/population", "is for denominator population"),
-    ({"mode": "async", "async": {"memory": "all"}}, "/spec/async/memory", "AFA-CS"),
+    ({"mode": "async", "async": {"memory": "all", "staleness": {"fn": "const"}}}, "/spec/aggregation/weight_by",
+     "must be uniform"),
     ({"mode": "async", "async": {"staleness": {"fn": "intervals"}}}, "/spec/async/staleness/fn", "trigger clock"),
     ({"mode": "async", "async": {"trigger": "clock"}, "aggregation": {"denominator": "goal"}},
      "/spec/aggregation/denominator", "no meaning with a clock"),
@@ -850,7 +851,8 @@ def test_schema_agrees_with_the_check(api):
     validator = jsonschema.Draft202012Validator(schema)
     assert validator.is_valid(manifest(sync={"goal": 3}))
     crossing = {"/spec/sync/quorum", "/spec/aggregation/input", "/spec/sync/late", "/spec/aggregation/denominator",
-                "/spec/aggregation/population", "/spec/async/staleness/fn", "/spec/async/staleness/normaliser"}
+                "/spec/aggregation/population", "/spec/async/staleness/fn", "/spec/async/staleness/normaliser",
+                "/spec/aggregation/weight_by"}
     for spec, pointer, detail in BAD:  # rules between fields are beyond it, and our own refusals
         if pointer not in crossing and "server" not in detail:
             assert not validator.is_valid(manifest(**spec)), spec

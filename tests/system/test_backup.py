@@ -19,7 +19,7 @@ from simulator import UNIT, Simulator  # noqa: E402
 from test_functions import JOB, pairs, redis  # noqa: E402,F401  (a fixture)
 from test_patch import patch  # noqa: E402
 
-TRACES, SIZE = 30, 5
+TRACES, SIZE = 20, 5
 
 
 @pytest.fixture(scope="module")

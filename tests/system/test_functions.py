@@ -215,7 +215,7 @@ class World:
             assert float(weight) == sum(w for w, m in said if name in m), (r, parts)
 
     def check(self):
-        n = int(self.job()["round"])
+        n, own = int(self.job()["round"]), {}
         for k in range(1, n + 1):
             r, base = self.round(k), f"trib:{{job_x}}:r:{k}"
             parts = {c: v.split("|") for c, v in pairs(self.r("HGETALL", base + ":upd")).items()}
@@ -232,9 +232,15 @@ class World:
             for node in NODES:
                 assert int(r.get("n:" + node, 0)) == sum(v[5].startswith(node + ":") for v in counted.values()), r
             got = {u for at, u in self.receipts if at == str(k)}
-            assert got == {v[1] for v in counted.values()}, (k, self.receipts, counted)
+            kept = {c for c in raw if "kept" in r and int(raw[c].split("|")[0]) < k}
+            own[k] = {c.split("@")[0] for c in set(counted) - kept}
+            assert got == {v[1] for c, v in counted.items() if c not in kept}, (k, self.receipts, counted)
+            assert len(kept) == int(r.get("kept", 0)), r
+            for c in kept:  # nothing newer of the same client
+                since = range(int(raw[c].split("|")[0]) + 1, k + 1)
+                assert not any(c.split("@")[0] in own[j] for j in since), (k, c, own)
             assert self.r("ZCARD", base + ":sel") <= self.selmax_max, r
-            assert len(counted) <= self.goal_max
+            assert len(counted) - len(kept) <= self.goal_max
             if k <= self.over():
                 assert r["state"] in ("published", "failed"), (k, r)
 
@@ -254,11 +260,12 @@ def once_per_base(world):
 
 ASYNC = '{"mode":"async","async":{"max_staleness":2}}'
 LATE = '{"sync":{"late":"next","max_staleness":2}}'
+MEMORY = '{"mode":"async","async":{"max_staleness":9,"memory":"all","memory_clients":5,"staleness":{"fn":"const"}}}'
 CLOCK = ('{"mode":"async","async":{"trigger":"clock","flush_timeout_s":0.04,"staleness":{"fn":"intervals"}},'
          '"aggregation":{"denominator":"weight_sum_raw"}}')
 
 
-@pytest.mark.parametrize("spec", ["{}", '{"sync":{"below_quorum":"fail"}}', ASYNC, LATE, CLOCK])
+@pytest.mark.parametrize("spec", ["{}", '{"sync":{"below_quorum":"fail"}}', ASYNC, LATE, CLOCK, MEMORY])
 @pytest.mark.parametrize("piece", range(4))
 def test_random_transitions_sent_again_at_any_time(redis, piece, spec):
     for seed in range(piece * 10, piece * 10 + 10):

@@ -132,7 +132,7 @@ static void test_defaults(void **state)
 		"\"async\":{\"buffer_k\":64,\"concurrency\":1000,"
 		"\"max_staleness\":20,\"staleness\":{\"fn\":\"poly\",\"alpha\":0.5,\"after\":0,"
 		"\"offset\":0,\"normaliser\":\"none\",\"average\":0},\"trigger\":\"count\","
-		"\"memory\":\"none\","
+		"\"memory\":\"none\",\"memory_clients\":100,"
 		"\"flush_timeout_s\":120,\"client_timeout_s\":1800},"
 		"\"checkpoints\":{\"keep\":0,\"every\":0,\"best\":{\"metric\":\"\",\"mode\":"
 		"\"max\"}},"
