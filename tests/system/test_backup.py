@@ -199,7 +199,7 @@ def test_slow_clients_are_not_waited_for(node):
         until("the next round", lambda n=n: job.get()["status"]["round"] > n, 60)
     r = job.round(2)
     assert r["goal"] < 5 and r["backup"]["why"] == "rate" and r["accepted"] == r["goal"], r
-    assert r["backup"]["times_ms"]["5"] >= 1500 > r["backup"]["ms"]
+    assert r["backup"]["times_ms"]["5"] >= 1500 + r["backup"]["ms"]
     x = [update(c, 1, 20000, 0.001).astype(np.float64) for c in range(5)]
     mean = sum(x) / 5
     variance = sum(((v - mean) ** 2).sum() for v in x) / 4
