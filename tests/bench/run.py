@@ -104,7 +104,7 @@ class Bench:
             self.small(64, 10000, 3, 1, not flag("FULL"))
         if not self.systems or "tributary" in self.systems:
             print("== overload: as much as the node takes, then twice that arriving, in turn", flush=True)
-            overload.overload(self.emit, 2 if flag("QUICK") else 3, 3 if flag("QUICK") else 5)
+            overload.overload(self.emit, 2 if flag("QUICK") else 3, 4 if flag("QUICK") else 6)
 
     def memory(self, mb, updates, rounds, arena_mb, name):
         print(f"== memory: {rounds} x {updates} updates of {mb} MB through a node of {arena_mb} MB", flush=True)
