@@ -38,6 +38,7 @@
 #define CONFIRM_TEXT      "500" /* ms that a replica may take.. */
 #define SHORT_MS          5000  /* for so long those that are behind are not waited for.. */
 #define LAG_MS            3000  /* ..once they have been behind for so long, or are down */
+#define STALE_MS          1000  /* what was known is worth nothing so long after that */
 #define ASK_AGAIN_MS      250
 
 static const struct trib_value *value_of(const redisReply *reply)
@@ -265,7 +266,7 @@ static bool may_leave_out(struct trib_redis *redis, size_t have)
 		return true;
 	}
 	if (redis->short_since_ms == 0 ||
-	    (redis->fewer_until_ms > 0 && now > redis->fewer_until_ms + LAG_MS)) {
+	    (redis->fewer_until_ms > 0 && now > redis->fewer_until_ms + STALE_MS)) {
 		redis->short_since_ms = now;
 		redis->fewer_until_ms = 0;
 	}
