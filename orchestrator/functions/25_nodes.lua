@@ -220,15 +220,18 @@ local function model_gone(k, base, a)
   return true
 end
 
--- Shall the publication wait until the file is on a second node of the job? -> ms still to wait, or nil
+-- Shall the publication wait until the file is on a second node of the job? -> ms still to wait, or nil. A node that
+-- let such a wait run out (it may have begun anew and not know of the job) is waited for again when it has told of a file.
 local function copy_wait(k, base, version)
   local r = redis.call('HMGET', base, 'tasknode', 'taskms')
   if not r[1] or copies(version, k, r[1]) > 0 then return nil end
   local left = tonumber(r[2]) + COPY_WAIT_MS - now()
-  if left <= 0 then return nil end
   local nodes = redis.call('SMEMBERS', 'trib:nodes')
   for i = 1, #nodes do
-    if nodes[i] ~= r[1] and node_lives(k, nodes[i]) then return left end
+    if nodes[i] ~= r[1] and node_lives(k, nodes[i]) and redis.call('HEXISTS', k[1], 'nocopy:' .. nodes[i]) == 0 then
+      if left > 0 then return left end
+      redis.call('HSET', k[1], 'nocopy:' .. nodes[i], version)
+    end
   end
   return nil
 end
@@ -236,6 +239,7 @@ end
 -- This node has the file of a version. ARGV version node -> OK | SAME | NOJOB
 local function model_at_node(k, a)
   if redis.call('EXISTS', k[1]) == 0 then return {'NOJOB'} end
+  redis.call('HDEL', k[1], 'nocopy:' .. a[2])
   local first = redis.call('HGET', prefix(k[1]) .. 'at', a[1])
   if not model_at(k, a[1], a[2]) then return {'SAME'} end
   if first and not string.find(first, ',', 1, true) then wake(k[1], 'copied') end     -- the leader may wait for it

@@ -183,3 +183,30 @@ def test_every_counted_update_is_in_one_memory_that_lives(redis, asynchronous): 
         moved += sum(w[1] == "trib_partial_moved" for w in world.sent)
         early += any(m["to"] == on["from"] for m in world.moves for on in world.moves)
     assert moved > 60 and early > 3  # sums that were sent on among them
+
+
+def test_a_node_that_takes_no_copies_is_waited_for_once(redis):  # noqa: F811
+    world = World(redis, 0, False)
+    for version in range(1, 4):
+        clients = [f"c{i}" for i in range(6)]
+        for i, client in enumerate(clients):
+            answer = world.call("checkin", client, f"u{version}{i}")
+            assert answer[0] == "SELECTED", (version, i, answer)
+            id_ = answer[4]
+            world.call("commit", client, id_, version, "d", 1, f"n1:{world.boot['n1']}:{version * 10 + i}:1", "n1")
+        record = "trib:{job_x}:r:%d" % version
+        r = pairs(redis("HGETALL", record))
+        assert r["state"] == "closing", r
+        assert world.call("task_done", version, r["acc"], r["wsum"], f"m{version}", "n1", world.boot["n1"]) == ["OK"]
+        answer = world.call("publish", "5|o", version, version - 1, f"m{version}", 40)
+        if version in (1, 3):                       # n2, n3, n4 may have it any moment
+            assert answer[0] == "WAIT" and 0 < answer[1] <= 3000
+            if version == 1:
+                redis("HINCRBY", record, "taskms", -3001)
+            else:
+                assert world.call("model_at", version, "n2") == ["OK"]
+            answer = world.call("publish", "5|o", version, version - 1, f"m{version}", 40)
+        assert answer == ["OK", version]
+        if version == 2:                            # one of them comes to life
+            assert world.call("model_at", version, "n3") == ["OK"]
+        world.call("round_open", "5|o", version + 1, version, 6, 1, 9, 60000)
