@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: Apache-2.0
+do     -- a chunk of Lua has room for 200 local names: these are of this file alone
 -- KEYS trib:key:ticket ; ARGV candidate (64 hex) -> the cluster's ticket key
 local function cluster_init(k, a)
   redis.call('SETNX', k[1], a[1])
@@ -38,3 +39,4 @@ end
 redis.register_function('trib_cluster_init', cluster_init)
 redis.register_function('trib_lease_take', lease_take)
 redis.register_function('trib_lease_drop', lease_drop)
+end

@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: Apache-2.0
+do     -- a chunk of Lua has room for 200 local names: these are of this file alone
 -- ---- whom a client of a pool works for (FedAST) ----
 -- The pool's slots are divided anew at each check-in: in proportion to share times the work that is left, or times how
 -- much a job's updates differ (19_pool.lua; until that is known: the mean of what is known of the others), each job
@@ -189,3 +190,4 @@ end
 
 redis.register_function('trib_pool_checkin', pool_checkin)
 redis.register_function('trib_pool_view', pool_view)
+end

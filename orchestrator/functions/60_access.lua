@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: Apache-2.0
+do     -- a chunk of Lua has room for 200 local names: these are of this file alone
 -- Room for n more among the tokens that are over: a slice of them is looked at, the next call goes on behind it
 -- (tokprune on the job: where). All at once would hold up Redis, and with it the leader's lease.
 local function tokens_prune(k, tok, n, t)
@@ -68,3 +69,4 @@ redis.register_function('trib_tokens_issue', tokens_issue)
 redis.register_function('trib_token_revoke', token_revoke)
 redis.register_function('trib_idem_begin', idem_begin)
 redis.register_function('trib_idem_end', idem_end)
+end
