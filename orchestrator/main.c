@@ -320,7 +320,7 @@ static int serve(struct orc_app *app, const struct settings *settings)
 	} else {
 		log_info("main", "started id=%s api-port=%u admin-port=%u", app->id,
 			 trib_listen_port(api_fd), trib_listen_port(admin_fd));
-		if (app->kube || !trib_access_is_open(app->access)) {
+		if (app->kube || settings->quotas || !trib_access_is_open(app->access)) {
 			trib_timer_every(app->refresh, TRIB_ACCESS_REFRESH_MS);
 		}
 		rc = trib_loop_run(app->loop);
