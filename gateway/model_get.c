@@ -15,7 +15,8 @@
 #define TYPE        "application/vnd.safetensors"
 #define WAIT_MS     10000
 #define LOOK_MS     50
-#define WAITING_MAX 256 /* per worker */
+#define RECORD_MS   1000 /* between looks whether there is such a version at all (any more) */
+#define WAITING_MAX 256  /* per worker */
 
 struct gw_get { /* one request */
 	struct gw_worker *worker;
@@ -26,6 +27,8 @@ struct gw_get { /* one request */
 	struct gw_version wanted; /* what is waited for */
 	struct trib_timer *timer; /* its file is on its way here */
 	uint64_t until_ms;
+	uint64_t record_ms; /* the record was, or is, looked at */
+	bool asking;        /* it is */
 };
 
 /* ---- answer ---- */
@@ -131,13 +134,16 @@ out:
 }
 
 static void serve(struct gw_get *get, const struct gw_version *version);
+static int ask_record(struct gw_get *get);
 
 static void on_look_again(void *arg)
 {
 	struct gw_get *get = arg;
 	struct gw_version version = get->wanted;
 
-	serve(get, &version);
+	if (trib_clock_ms() - get->record_ms < RECORD_MS || ask_record(get)) {
+		serve(get, &version);
+	}
 }
 
 /* The file is on another node, or on its way: the agent fetches it. */
@@ -156,6 +162,7 @@ static void wait_for_file(struct gw_get *get, const struct gw_version *version)
 		worker->get_count++;
 		get->wanted = *version;
 		get->until_ms = now + WAIT_MS;
+		get->record_ms = now;
 	}
 	if (now >= get->until_ms || gw_stopping(worker->gw)) {
 		refuse(get, TRIB_PROBLEM_UNAVAILABLE, "the model's file is not on this node yet");
@@ -202,7 +209,10 @@ static void on_record(const struct trib_value *value, void *arg)
 	struct gw_get *get = arg;
 	struct gw_version version;
 
-	if (!value || trib_value_type(value) == TRIB_VALUE_ERROR) {
+	get->asking = false;
+	if (!get->x) {
+		(void)leave(get);
+	} else if (!value || trib_value_type(value) == TRIB_VALUE_ERROR) {
 		refuse(get, TRIB_PROBLEM_UNAVAILABLE, "Redis refused");
 	} else if (trib_value_type(value) == TRIB_VALUE_NIL) {
 		refuse(get, TRIB_PROBLEM_NO_SUCH_MODEL, NULL);
@@ -214,11 +224,23 @@ static void on_record(const struct trib_value *value, void *arg)
 	}
 }
 
+static int ask_record(struct gw_get *get)
+{
+	char key[GW_JOB_KEY_SIZE];
+	char field[16];
+	int rc;
+
+	(void)snprintf(key, sizeof(key), "trib:{%s}:models", get->job->id);
+	(void)snprintf(field, sizeof(field), "%u", get->version);
+	rc = trib_redis_send(get->worker->redis, on_record, get, "HGET", key, field, NULL);
+	get->asking = rc == 0;
+	get->record_ms = trib_clock_ms();
+	return rc;
+}
+
 static void find(struct gw_get *get)
 {
 	struct gw_version version;
-	char key[GW_JOB_KEY_SIZE];
-	char field[16];
 
 	if (!get->x) {
 		(void)leave(get);
@@ -228,9 +250,7 @@ static void find(struct gw_get *get)
 		serve(get, &version);
 		return;
 	}
-	(void)snprintf(key, sizeof(key), "trib:{%s}:models", get->job->id);
-	(void)snprintf(field, sizeof(field), "%u", get->version);
-	if (trib_redis_send(get->worker->redis, on_record, get, "HGET", key, field, NULL)) {
+	if (ask_record(get)) {
 		refuse(get, TRIB_PROBLEM_UNAVAILABLE, "too many calls outstanding");
 	}
 }
@@ -271,7 +291,7 @@ static void on_gone(void *data)
 	struct gw_get *get = data;
 
 	get->x = NULL; /* a call is outstanding and will find out.. */
-	if (get->timer) {
+	if (get->timer && !get->asking) {
 		(void)leave(get); /* ..or none is */
 	}
 }

@@ -302,8 +302,8 @@ static void on_reserve(const struct trib_value *value, void *arg)
 				 "the node's memory for this job was replaced; send it again");
 	} else if (u->reserved) {
 		if (trib_value_integer(trib_value_at(value, 1)) != (long long)u->head.base) {
-			gw_upload_refuse(u, TRIB_PROBLEM_STATE_CONFLICT,
-					 "the round has another base version");
+			gw_upload_refuse(u, TRIB_PROBLEM_ROUND_CLOSED,
+					 "the round goes on from another version: check in again");
 			return;
 		}
 		find_slot(u);

@@ -287,6 +287,19 @@ struct agent_wanted { /* a version's file being looked for, or lately not found 
 	uint64_t quiet_ms;
 };
 
+#define AGENT_GONE_MAX 32u
+struct agent_gone { /* the newest version of a job that nobody gives us (gone.c) */
+	char job[TRIB_JOB_ID_SIZE];
+	uint32_t version;
+	uint32_t trying; /* + 1: an older one that is looked for instead; 0 none */
+	uint32_t source; /* + 1: an older one that is here, whose bytes `version` has; 0 none */
+	bool copies;     /* `version` has the bytes of the one that is tried */
+	bool calling;
+	char digest[40];
+	uint64_t next_ms;
+	uint64_t until_ms; /* nobody asked again: forgotten */
+};
+
 struct agent {
 	struct trib_loop *loop;
 	struct agent_options options;
@@ -336,6 +349,7 @@ struct agent {
 	bool key_known;
 	bool key_asked;
 	struct agent_wanted wanted[AGENT_WANTED_MAX];
+	struct agent_gone gone[AGENT_GONE_MAX];
 	/* the walk over the record's jobs, for those that count updates we know nothing of */
 	bool walking;
 	uint64_t walked_ms; /* 0: at once */
@@ -662,6 +676,8 @@ enum agent_metric {
 	AGENT_M_MODELS_FILED,
 	AGENT_M_MODELS_UNFILED,
 	AGENT_M_MODELS_GIVEN_UP,
+	AGENT_M_MODELS_LOST,
+	AGENT_M_MODELS_COPIED,
 	AGENT_M_AHEAD,
 	AGENT_M_JIT_DEADLINE,
 	AGENT_M_MESSAGES,

@@ -625,6 +625,7 @@ void agent_jobs_tick(struct agent *agent)
 	walk(agent, now);
 	agent_share_tick(agent, now);
 	agent_published_tick(agent, now);
+	agent_gone_tick(agent, now);
 	for (uint32_t i = 0; i < AGENT_JOBS_MAX; i++) {
 		struct agent_job *job = agent->jobs[i];
 		uint64_t period;

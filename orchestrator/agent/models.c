@@ -161,6 +161,7 @@ static void here(struct agent *agent, const char *id, uint32_t version, const ch
 			       digest);
 	}
 	tell(agent, id, version, fetched);
+	agent_gone_found(agent, id, version, digest);
 }
 
 static void on_fetched(struct agent_transfer *t)
@@ -172,6 +173,7 @@ static void on_fetched(struct agent_transfer *t)
 		agent_count(AGENT_M_FETCHES_FAILED, 1);
 		log_info("models", "event=not-fetched job=%s version=%u rc=%d status=%ld %s",
 			 t->job, t->round, t->rc, t->status, t->error);
+		agent_gone_missed(t->agent, t->job, t->round, t->digest);
 		return;
 	}
 	if (t->fetched) {
@@ -205,6 +207,7 @@ static void on_where(const struct trib_value *value, void *arg)
 	if (t) {
 		memcpy(t->job, want->job, sizeof(t->job));
 		t->round = want->version;
+		t->source = agent_gone_source(want->agent, want->job, want->version);
 		t->bytes = bytes;
 		for (size_t i = 2; i < trib_value_count(value) && t->url_count < 8; i++) {
 			if (trib_copy(t->url[t->url_count], sizeof(t->url[0]),

@@ -129,6 +129,15 @@ TRIB_MUST_CHECK bool agent_models_ready(struct agent_job *job);
 /* Of every answer about a job: the versions a node of the job needs. */
 void agent_models_synced(struct agent_job *job, const struct trib_value *sync);
 
+/* ---- gone.c: the newest version is on no node any more ---- */
+/* It is neither in memory nor a file here, and nobody gave it. */
+void agent_gone_missed(struct agent *agent, const char *job, uint32_t version, const char *digest);
+/* It is here. */
+void agent_gone_found(struct agent *agent, const char *job, uint32_t version, const char *digest);
+/* + 1: the older version, with its file here, whose bytes are this one's; 0 none. */
+uint32_t agent_gone_source(const struct agent *agent, const char *job, uint32_t version);
+void agent_gone_tick(struct agent *agent, uint64_t now_ms);
+
 /* ---- transfer.c ---- */
 struct agent_transfer {
 	struct agent *agent;
@@ -144,8 +153,9 @@ struct agent_transfer {
 	uint32_t url_count;
 	char digest[40];
 	char to[TRIB_PEER_NODE_SIZE];
-	bool fetched; /* of a model: it was not here */
-	long status;  /* of the answer, 0 none */
+	uint32_t source; /* + 1: of a model: the version whose file here has its bytes; 0 none */
+	bool fetched;    /* of a model: it came from another node */
+	long status;     /* of the answer, 0 none */
 	int rc;
 	char error[160];
 };

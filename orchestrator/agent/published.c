@@ -472,6 +472,16 @@ struct agent_model *agent_published_find(const struct agent *agent, const char *
 	return NULL;
 }
 
+bool agent_published_holds(const struct agent *agent, const char *job, uint32_t version)
+{
+	const struct agent_model *m = first_of(agent, job);
+
+	while (m && (m->state != AGENT_MODEL_HELD || m->unwanted || m->version != version)) {
+		m = next_of(m);
+	}
+	return m != NULL;
+}
+
 /* ---- gateways ---- */
 
 /* One that lets go of nothing gets nothing more: what waits in its socket is memory, too. */

@@ -68,6 +68,8 @@ void agent_published_prepare(struct agent_job *job);
 void agent_published_trim(struct agent_job *job, uint32_t base);
 
 /* ---- what is in memory ---- */
+/* Memory has that version, published or not yet known to be. */
+bool agent_published_holds(const struct agent *agent, const char *job, uint32_t version);
 struct agent_model *agent_published_find(const struct agent *agent, const char *job,
 					 uint32_t version);
 /* Offers it to the gateways that do not have it. */

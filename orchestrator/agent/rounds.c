@@ -91,6 +91,17 @@ static void round_begin(struct agent_job *job, uint32_t round, uint32_t base)
 	}
 }
 
+/* The version it began from was lost with all its copies (gone.c): it goes on from another. */
+static void rebase(struct agent_job *job, uint32_t base)
+{
+	log_info("rounds", "event=other-base job=%s round=%u base=%u", job->id, job->round, base);
+	job->base = base;
+	agent_published_trim(job, base);
+	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {
+		job->fns[i].has_base = false;
+	}
+}
+
 static void round_over(struct agent_job *job, const char *how)
 {
 	if (job->phase != AGENT_IDLE) {
@@ -125,6 +136,8 @@ void agent_round_synced(struct agent_job *job, const struct trib_value *sync)
 	}
 	if (round != job->round || job->phase == AGENT_IDLE) {
 		round_begin(job, round, base);
+	} else if (base != job->base) {
+		rebase(job, base);
 	}
 	job->closing = strcmp(state, "closing") == 0;
 	log_debug("rounds", "event=synced job=%s round=%u state=%s", job->id, round, state);

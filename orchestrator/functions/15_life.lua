@@ -118,8 +118,8 @@ end
 
 -- Why the job has enough, or nil. published: a version has just come (patience counts those).
 local function stop_due(k, published)
-  local s = redis.call('HMGET', k[1], 'stop_rounds', 's:updates', 's:target', 's:patience', 'version', 'upds', 'metrics')
-  local version, due = tonumber(s[5]), nil
+  local s = redis.call('HMGET', k[1], 'stop_rounds', 's:updates', 's:target', 's:patience', 'version', 'upds', 'metrics', 'backs')
+  local version, due = tonumber(s[5]) - tonumber(s[8] or '0'), nil
   if s[4] and published then due = patience_due(k, s[4], s[7]) end
   if version >= tonumber(s[1]) then return 'stop.rounds: ' .. version .. ' versions are published' end
   if s[2] and tonumber(s[6] or '0') >= tonumber(s[2]) then
@@ -128,7 +128,7 @@ local function stop_due(k, published)
   local name, mode, value = string.match(s[3] or '', '^([^|]*)|([^|]*)|(.*)$')
   local x = name and metric_of(s[7], name)
   if x and ((mode == 'max' and x >= tonumber(value)) or (mode == 'min' and x <= tonumber(value))) then
-    return string.format('stop.target: %s is %.6g at version %d', name, x, version)
+    return string.format('stop.target: %s is %.6g at version %d', name, x, s[5])
   end
   return due
 end
