@@ -173,7 +173,9 @@ static void on_fetched(struct agent_transfer *t)
 		agent_count(AGENT_M_FETCHES_FAILED, 1);
 		log_info("models", "event=not-fetched job=%s version=%u rc=%d status=%ld %s",
 			 t->job, t->round, t->rc, t->status, t->error);
-		agent_gone_missed(t->agent, t->job, t->round, t->digest);
+		if (t->absent) {
+			agent_gone_missed(t->agent, t->job, t->round, t->digest);
+		}
 		return;
 	}
 	if (t->fetched) {

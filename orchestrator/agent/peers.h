@@ -155,6 +155,7 @@ struct agent_transfer {
 	char to[TRIB_PEER_NODE_SIZE];
 	uint32_t source; /* + 1: of a model: the version whose file here has its bytes; 0 none */
 	bool fetched;    /* of a model: it came from another node */
+	bool absent;     /* of a model: there was no (good) file here */
 	long status;     /* of the answer, 0 none */
 	int rc;
 	char error[160];

@@ -325,6 +325,7 @@ static void *model_main(void *arg)
 
 	names(t, &f);
 	t->rc = check(f.path, t->bytes, t->digest);
+	t->absent = t->rc == -ENOENT || t->rc == -EBADMSG;
 	if (t->rc && t->source) {
 		t->rc = copy(t, &f);
 	}

@@ -241,6 +241,7 @@ local function model_at_node(k, a)
   if redis.call('EXISTS', k[1]) == 0 then return {'NOJOB'} end
   redis.call('HDEL', k[1], 'nocopy:' .. a[2])
   local first = redis.call('HGET', prefix(k[1]) .. 'at', a[1])
+  if string.match(redis.call('HGET', k[1], 'gone') or '', '^%d+') == a[1] then redis.call('HDEL', k[1], 'gone') end
   if not model_at(k, a[1], a[2]) then return {'SAME'} end
   if first and not string.find(first, ',', 1, true) then wake(k[1], 'copied') end     -- the leader may wait for it
   return {'OK'}

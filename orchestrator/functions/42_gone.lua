@@ -6,6 +6,7 @@
 --                that was lost; backs how many versions' updates were lost so (they do not count for stop.rounds)
 local GONE_ASK_MS = 500       -- nodes are asked to look no more often
 local GONE_LOOK = 4096        -- older versions looked at
+local GONE_BREAK_MS = 60000   -- nobody missed it for so long: the wait begins anew
 
 -- One that may have the version: it says so, or is silent and not declared lost yet.
 local function gone_held(k, version, except)
@@ -36,7 +37,7 @@ end
 local function gone_left(k, version, wait)
   local t = now()
   local v, since, last, asked = string.match(redis.call('HGET', k[1], 'gone') or '', '^(%d+)|(%d+)|(%d+)|(%d+)$')
-  if v ~= version or t - tonumber(last) > wait then since, asked = t, 0 end
+  if v ~= version or t - tonumber(last) > GONE_BREAK_MS then since, asked = t, 0 end
   if t - tonumber(asked) >= GONE_ASK_MS then
     asked = t
     local nodes, job = redis.call('SMEMBERS', 'trib:nodes'), string.match(k[1], '{(.-)}')

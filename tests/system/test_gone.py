@@ -162,6 +162,7 @@ def test_transition(job, redis):  # noqa: F811
     assert pairs(redis("HGETALL", JOB))["version"] == "2"
     job("model_at", 2, "n2")                                  # found after all: one who restarts, say
     assert gone(job, 2, "m2", 1, "m1") == ["HELD", "n2"]
+    assert redis("HEXISTS", JOB, "gone") == 0                 # the wait begins anew
     redis("DEL", "trib:node:n2")                              # silent, not declared lost
     assert gone(job, 2, "m2", 1, "m1") == ["HELD", "n2"]
     redis("SADD", "trib:nodes:lost", "n2")
