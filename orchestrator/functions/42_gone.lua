@@ -1,4 +1,5 @@
 -- SPDX-License-Identifier: Apache-2.0
+do     -- a chunk of Lua has room for 200 local names: these are of this file alone
 -- ---- the newest version has bytes nowhere: its node was killed whole between the publication and the file ----
 -- Nodes that want it and have looked in vain say so, again and again. Once nobody who lives has it the job goes on from
 -- the newest older version that one of them has: its bytes get the next number. Versions rise by one, as ever.
@@ -131,3 +132,4 @@ local function version_gone(k, a)
 end
 
 redis.register_function('trib_version_gone', version_gone)
+end
