@@ -225,6 +225,7 @@ static uint32_t slots_for(struct agent_job *job, const struct trib_value *sync)
 	uint64_t left;
 	uint64_t fits;
 
+	wanted = wanted > SLOTS_AUTO_MAX + kept ? SLOTS_AUTO_MAX + kept : wanted;
 	if (!trib_json_parse(trib_value_text(spec_text), trib_value_size(spec_text), &spec,
 			     reason)) {
 		long long asked = trib_json_integer(spec, "placement.slots", 0);
@@ -235,10 +236,10 @@ static uint32_t slots_for(struct agent_job *job, const struct trib_value *sync)
 			most = (uint64_t)bytes;
 		}
 		if (asked > 0) {
-			wanted = (uint64_t)asked;
+			wanted = asked < TRIB_SEGMENT_SLOTS_MAX ? (uint64_t)asked
+								: TRIB_SEGMENT_SLOTS_MAX;
 		}
 	}
-	wanted = wanted > SLOTS_AUTO_MAX + kept ? SLOTS_AUTO_MAX + kept : wanted;
 	left = sums + wanted * slot < most ? sums + wanted * slot : most;
 	left = agent_share_left(job, left);
 	left = left < most ? left : most;
