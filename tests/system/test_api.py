@@ -262,7 +262,7 @@ def running(cluster, api, goal=2, **sync):
     spec = dict(sync={"goal": goal, **sync})
     job = api.create(**spec)
     cluster.model_init(job)
-    until(lambda: cluster.round(job, 1) == "open")
+    until(lambda: cluster.round(job, 1) not in ("", "created"))  # a short one may be over by now
     return job
 
 
@@ -546,9 +546,9 @@ def test_below_the_quorum_a_round_goes_on_and_keeps_what_it_has(cluster, api):
 def test_empty_rounds_go_on_slowly(cluster, api):
     job = running(cluster, api, goal=1, deadline_s=0.05)
     begun = time.monotonic()
-    until(lambda: int(cluster.job(job, "round")) >= 6, 8)
+    until(lambda: int(cluster.job(job, "round")) >= 9, 40)
     took = time.monotonic() - begun
-    assert took > 2.0, took  # rounds 4, 5, 6 waited a second each
+    assert took > 2.0, took  # from round 4 on each waited a second
     assert api.state(job) == "running"
 
 
