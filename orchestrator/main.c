@@ -31,7 +31,8 @@
 #include "orchestrator/store_redis.h"
 #include "orchestrator/webhooks.h"
 
-#define STOP_MS 1000 /* longest wait for giving up the lease */
+#define REFRESH_CALM_MS 5000 /* while there is no file to look at */
+#define STOP_MS         1000 /* longest wait for giving up the lease */
 
 struct settings {
 	const char *listen;
@@ -320,9 +321,10 @@ static int serve(struct orc_app *app, const struct settings *settings)
 	} else {
 		log_info("main", "started id=%s api-port=%u admin-port=%u", app->id,
 			 trib_listen_port(api_fd), trib_listen_port(admin_fd));
-		if (app->kube || settings->quotas || !trib_access_is_open(app->access)) {
-			trib_timer_every(app->refresh, TRIB_ACCESS_REFRESH_MS);
-		}
+		trib_timer_every(app->refresh,
+				 app->kube || settings->quotas || !trib_access_is_open(app->access)
+					 ? TRIB_ACCESS_REFRESH_MS
+					 : REFRESH_CALM_MS);
 		rc = trib_loop_run(app->loop);
 	}
 	if (app->sse) {
