@@ -412,7 +412,7 @@ class Tributary(System):
     spec = {}
     nodes = {}  # arena bytes -> Node
 
-    def __init__(self, arena=4 << 30):
+    def __init__(self, arena=10 << 30):  # two jobs of 232 MB with ten slots each, their sums and versions
         self.arena, self.watch, self.job = arena, None, None
 
     @classmethod
