@@ -320,18 +320,27 @@ static void selected(struct gw_checkin *c)
 	}
 }
 
+/* What gw_load brought takes the place of the job so far; false: there is none, it was refused. */
+static bool take_job(struct gw_checkin *c, struct gw_job *job, enum trib_problem problem,
+		     const char *detail)
+{
+	if (!job) {
+		refuse(c, problem, detail);
+		return false;
+	}
+	(void)gw_job_put(c->job);
+	c->job = job;
+	return true;
+}
+
 static void on_reloaded(struct gw_job *job, enum trib_problem problem, const char *detail,
 			void *arg)
 {
 	struct gw_checkin *c = arg;
 
-	if (!job) {
-		refuse(c, problem, detail);
-		return;
+	if (take_job(c, job, problem, detail)) {
+		selected(c);
 	}
-	(void)gw_job_put(c->job);
-	c->job = job;
-	selected(c);
 }
 
 /* ---- asking ---- */
@@ -414,12 +423,9 @@ static void on_pool_job(struct gw_job *job, enum trib_problem problem, const cha
 {
 	struct gw_checkin *c = arg;
 
-	if (!job) {
-		refuse(c, problem, detail);
+	if (!take_job(c, job, problem, detail)) {
 		return;
 	}
-	(void)gw_job_put(c->job);
-	c->job = job;
 	if (job->client_tokens) { /* see read_plan */
 		c->upload_base[0] = '\0';
 	}

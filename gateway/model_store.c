@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/files.h"
+
 /* Held while `final` changes: one process per node writes version 0. */
 static pthread_mutex_t names = PTHREAD_MUTEX_INITIALIZER;
 
@@ -68,19 +70,6 @@ int gw_store_open(const char *models, const char *job, const char *unique, uint6
 	return 0;
 }
 
-static int sync_dir(const struct gw_store *store)
-{
-	int fd = open(store->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int rc;
-
-	if (fd < 0) {
-		return -errno;
-	}
-	rc = fsync(fd) ? -errno : 0;
-	(void)close(fd);
-	return rc;
-}
-
 /* 1: same bytes, 0: not, -errno */
 static int same_content(const struct gw_store *store)
 {
@@ -115,7 +104,7 @@ int gw_store_settle(struct gw_store *store)
 	}
 	if (link(store->temporary, store->final) == 0) {
 		store->created = true;
-		return sync_dir(store);
+		return trib_directory_sync(store->dir);
 	}
 	if (errno != EEXIST) {
 		return -errno;
@@ -136,7 +125,7 @@ int gw_store_replace(struct gw_store *store)
 		return rc;
 	}
 	store->temporary[0] = '\0';
-	return sync_dir(store);
+	return trib_directory_sync(store->dir);
 }
 
 void gw_store_withdraw(struct gw_store *store)

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/files.h"
 #include "common/log.h"
 
 #define QUEUE_MAX 4096u
@@ -78,17 +79,6 @@ int agent_file_write(const char *path, const uint8_t *memory, uint64_t size, boo
 	return rc;
 }
 
-static int sync_directory(const char *dir)
-{
-	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int rc = fd < 0 || fsync(fd) ? -errno : 0;
-
-	if (fd >= 0) {
-		(void)close(fd);
-	}
-	return rc;
-}
-
 /* The name, unless the job was purged: that removes files by their names, after cancelling. */
 static int put_into_place(struct agent_filer *f, const struct agent_file *file,
 			  const char *temporary, const char *path)
@@ -129,7 +119,7 @@ static int make(struct agent_filer *f, const struct agent_file *file, const char
 		(void)unlink(temporary);
 		return rc;
 	}
-	return sync_directory(dir);
+	return trib_directory_sync(dir);
 }
 
 static void on_finished(void *arg)

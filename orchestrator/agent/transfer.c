@@ -16,6 +16,7 @@
 
 #include "common/clock.h"
 #include "common/crypto.h"
+#include "common/files.h"
 #include "common/http_client.h"
 #include "common/log.h"
 #include "common/safetensors.h"
@@ -265,17 +266,6 @@ static int fetch_from(struct agent_transfer *t, const char *base, const struct f
 	return rc;
 }
 
-static int sync_directory(const char *dir)
-{
-	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int rc = fd < 0 || fsync(fd) ? -errno : 0;
-
-	if (fd >= 0) {
-		(void)close(fd);
-	}
-	return rc;
-}
-
 static int fetch(struct agent_transfer *t, const struct file *f)
 {
 	int rc = -ENOENT;
@@ -289,7 +279,7 @@ static int fetch(struct agent_transfer *t, const struct file *f)
 	for (uint32_t i = 0; i < t->url_count && rc; i++) {
 		rc = fetch_from(t, t->url[i], f);
 		rc = rc ? rc : check(f->temporary, t->bytes, t->digest);
-		rc = rc ? rc : rename(f->temporary, f->path) ? -errno : sync_directory(f->dir);
+		rc = rc ? rc : rename(f->temporary, f->path) ? -errno : trib_directory_sync(f->dir);
 		if (rc) {
 			(void)unlink(f->temporary);
 		}
@@ -309,7 +299,7 @@ static int copy(const struct agent_transfer *t, const struct file *f)
 	(void)snprintf(from, sizeof(from), "%s/v%u.safetensors", f->dir, t->source - 1);
 	rc = check(from, t->bytes, t->digest);
 	rc = rc ? rc : link(from, f->temporary) ? -errno : 0;
-	rc = rc ? rc : rename(f->temporary, f->path) ? -errno : sync_directory(f->dir);
+	rc = rc ? rc : rename(f->temporary, f->path) ? -errno : trib_directory_sync(f->dir);
 	if (rc) {
 		(void)unlink(f->temporary);
 	} else {
