@@ -145,8 +145,11 @@ static bool any_awake(const struct agent *agent, uint64_t now_ms)
 static uint32_t wanted(const struct agent *agent, uint64_t now_ms)
 {
 	double demand = agent->pool.demand + agent->pool.starts;
-	uint32_t count = any_awake(agent, now_ms);
+	uint32_t count = 1;
 
+	if (!any_awake(agent, now_ms) && agent->pool.starts == 0) {
+		return 0; /* however great the demand was a moment ago */
+	}
 	while (count < agent->options.spares && count < demand) {
 		count++;
 	}
