@@ -15,7 +15,7 @@
 #define TICK_MS      200
 #define CONNECT_S    10L
 #define STALLED_S    60L
-#define REDIRECTS    3L
+#define REDIRECTS    3
 #define REQUEST_S    120L
 #define KEEP_ALIVE_S 50L /* the server sends a comment every 15 s */
 
@@ -36,6 +36,7 @@ static struct {
 	const char *cacert;
 	const char *cert;
 	const char *key;
+	const char *hosts;
 } trust;
 
 void trib_client_trust(const char *cacert, const char *cert, const char *key)
@@ -43,6 +44,11 @@ void trib_client_trust(const char *cacert, const char *cert, const char *key)
 	trust.cacert = cacert;
 	trust.cert = cert;
 	trust.key = key;
+}
+
+void trib_client_hosts(const char *hosts)
+{
+	trust.hosts = hosts;
 }
 
 static void initialise(void)
@@ -55,6 +61,44 @@ static void start_library(void)
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 	(void)pthread_once(&once, initialise);
+}
+
+static bool is_listed(const char *host)
+{
+	const char *at = trust.hosts;
+
+	while (at && *at) {
+		size_t size = strcspn(at, ",");
+
+		if (size == strlen(host) && strncasecmp(at, host, size) == 0) {
+			return true;
+		}
+		at += size + (at[size] == ',');
+	}
+	return false;
+}
+
+/* libcurl's own reading of the URLs, so that nothing is asked there that was not looked at here. */
+bool trib_client_may_follow(const char *from, const char *to)
+{
+	CURLU *urls[2] = { curl_url(), curl_url() };
+	char *host[2] = { NULL, NULL };
+	char *scheme[2] = { NULL, NULL };
+	bool may = urls[0] && urls[1];
+
+	for (size_t i = 0; i < 2 && may; i++) {
+		may = !curl_url_set(urls[i], CURLUPART_URL, i ? to : from, 0) &&
+		      !curl_url_get(urls[i], CURLUPART_HOST, &host[i], 0) &&
+		      !curl_url_get(urls[i], CURLUPART_SCHEME, &scheme[i], 0);
+	}
+	may = may && (strcasecmp(host[0], host[1]) == 0 || is_listed(host[1])) &&
+	      (strcasecmp(scheme[0], scheme[1]) == 0 || strcasecmp(scheme[1], "https") == 0);
+	for (size_t i = 0; i < 2; i++) {
+		curl_free(host[i]);
+		curl_free(scheme[i]);
+		curl_url_cleanup(urls[i]);
+	}
+	return may;
 }
 
 static size_t keep(struct trib_client_answer *answer, const char *data, size_t size)
@@ -196,7 +240,6 @@ static void set_common(struct transfer *t, const char *url, struct curl_slist *h
 	(void)curl_easy_setopt(t->curl, CURLOPT_HTTPHEADER, headers);
 	(void)curl_easy_setopt(t->curl, CURLOPT_USERAGENT, "tributary/" TRIB_VERSION);
 	(void)curl_easy_setopt(t->curl, CURLOPT_PROTOCOLS_STR, "http,https");
-	(void)curl_easy_setopt(t->curl, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
 	(void)curl_easy_setopt(t->curl, CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2);
 	if (trust.cacert) {
 		(void)curl_easy_setopt(t->curl, CURLOPT_CAINFO, trust.cacert);
@@ -205,8 +248,6 @@ static void set_common(struct transfer *t, const char *url, struct curl_slist *h
 		(void)curl_easy_setopt(t->curl, CURLOPT_SSLCERT, trust.cert);
 		(void)curl_easy_setopt(t->curl, CURLOPT_SSLKEY, trust.key ? trust.key : trust.cert);
 	}
-	(void)curl_easy_setopt(t->curl, CURLOPT_FOLLOWLOCATION, 1L);
-	(void)curl_easy_setopt(t->curl, CURLOPT_MAXREDIRS, REDIRECTS);
 	(void)curl_easy_setopt(t->curl, CURLOPT_NOSIGNAL, 1L);
 	(void)curl_easy_setopt(t->curl, CURLOPT_CONNECTTIMEOUT, CONNECT_S);
 	(void)curl_easy_setopt(t->curl, CURLOPT_ERRORBUFFER, t->answer->error);
@@ -216,13 +257,13 @@ static void set_common(struct transfer *t, const char *url, struct curl_slist *h
 	(void)curl_easy_setopt(t->curl, CURLOPT_HEADERDATA, t);
 }
 
-/* Redirects lead to the gateway the orchestrator names, which wants the same credentials. */
 static void set_token(struct transfer *t, const char *token)
 {
 	if (token && *token) {
 		(void)curl_easy_setopt(t->curl, CURLOPT_HTTPAUTH, CURLAUTH_BEARER);
 		(void)curl_easy_setopt(t->curl, CURLOPT_XOAUTH2_BEARER, token);
-		(void)curl_easy_setopt(t->curl, CURLOPT_UNRESTRICTED_AUTH, 1L);
+	} else {
+		(void)curl_easy_setopt(t->curl, CURLOPT_XOAUTH2_BEARER, NULL);
 	}
 }
 
@@ -256,6 +297,42 @@ static int transfer_init(struct transfer *t, struct trib_client_answer *answer)
 	return 0;
 }
 
+/* Whether the answer is a redirect that may be followed: then the transfer is made ready for it.
+ * Who was sent to a stranger has no token any more, wherever that sends it. */
+static bool redirected(struct transfer *t, bool *told)
+{
+	const struct trib_client_request *request = t->request;
+	char *next = NULL;
+	long status = 0;
+
+	(void)curl_easy_getinfo(t->curl, CURLINFO_RESPONSE_CODE, &status);
+	(void)curl_easy_getinfo(t->curl, CURLINFO_REDIRECT_URL, &next);
+	if (request->no_redirect || !next ||
+	    (status != 301 && status != 302 && status != 307 && status != 308)) {
+		return false;
+	}
+	*told = *told && trib_client_may_follow(request->url, next);
+	if (!*told && strcmp(request->method, "GET") != 0) {
+		return false;
+	}
+	set_token(t, *told ? request->token : NULL);
+	trib_free(t->answer->body);
+	t->answer->body = NULL;
+	t->answer->size = 0;
+	return curl_easy_setopt(t->curl, CURLOPT_URL, next) == CURLE_OK;
+}
+
+static CURLcode perform(struct transfer *t)
+{
+	CURLcode code = curl_easy_perform(t->curl);
+	bool told = true;
+
+	for (int hop = 0; code == CURLE_OK && hop < REDIRECTS && redirected(t, &told); hop++) {
+		code = curl_easy_perform(t->curl);
+	}
+	return code;
+}
+
 int trib_client_request(const struct trib_client_request *request,
 			struct trib_client_answer *answer)
 {
@@ -285,9 +362,6 @@ int trib_client_request(const struct trib_client_request *request,
 		(void)curl_easy_setopt(t->curl, CURLOPT_XFERINFOFUNCTION, on_progress);
 		(void)curl_easy_setopt(t->curl, CURLOPT_XFERINFODATA, t);
 	}
-	if (request->no_redirect) {
-		(void)curl_easy_setopt(t->curl, CURLOPT_FOLLOWLOCATION, 0L);
-	}
 	if (request->cacert) {
 		(void)curl_easy_setopt(t->curl, CURLOPT_CAINFO, request->cacert);
 	}
@@ -299,7 +373,7 @@ int trib_client_request(const struct trib_client_request *request,
 	} else {
 		(void)curl_easy_setopt(t->curl, CURLOPT_TIMEOUT, REQUEST_S);
 	}
-	rc = conclude(t, curl_easy_perform(t->curl));
+	rc = conclude(t, perform(t));
 	curl_slist_free_all(headers);
 	curl_easy_cleanup(t->curl);
 	trib_free(t);

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The only door to libcurl: blocking requests and one event stream, for the command line and for
  * threads of their own in the programs (never on a loop). Any thread may call; trust is set before
- * the first. Redirects (the orchestrator sends data-plane paths to a gateway) are followed.
+ * the first. Redirects (the orchestrator sends data-plane paths to a gateway) are followed; to
+ * another host than the request's only those of a GET, and without its token, unless
+ * trib_client_hosts named it. Streams follow none.
  */
 #ifndef TRIB_COMMON_HTTP_CLIENT_H
 #define TRIB_COMMON_HTTP_CLIENT_H
@@ -40,6 +42,13 @@ struct trib_client_answer {
 /* PEM files for https from now on, borrowed; NULL: the system's trust, no certificate of our own.
  */
 void trib_client_trust(const char *cacert, const char *cert, const char *key);
+
+/* Hosts that a token may be sent on to besides the one it was given for: names or addresses as in
+ * URLs, with commas between; borrowed, NULL: none. Before the first request. */
+void trib_client_hosts(const char *hosts);
+/* Whether what was meant for the host of `from` (the token, the body) may be sent to `to`: the same
+ * host, whatever its port, or one of trib_client_hosts; never from https to http. */
+bool trib_client_may_follow(const char *from, const char *to);
 
 /* 0, or -EHOSTUNREACH with answer->error. trib_client_answer_fini is to be called either way. */
 TRIB_MUST_CHECK int trib_client_request(const struct trib_client_request *request,

@@ -53,12 +53,19 @@ int cli_api_told(const struct cli_service *service, const char *what, int rc,
 	if (answer->status < 300) {
 		return CLI_OK;
 	}
+	if (answer->status < 400 && answer->location[0]) {
+		cli_say("%s: sent on to %s, another host: not followed (--hosts names hosts that "
+			"may "
+			"be)",
+			what, answer->location);
+		return CLI_REFUSED;
+	}
 	tell_problem(service, what, answer);
 	return answer->status >= 500 ? CLI_SERVER : CLI_REFUSED;
 }
 
-/* A standby says who leads, when that is known. Nothing was done: it is asked there, or here again
- * until there is a leader. */
+/* A standby says who leads, when that is known. Nothing was done: it is asked there when that is a
+ * host we may tell what we say here, else here again until there is a leader. */
 static int send_to_leader(struct trib_client_request *request, struct trib_client_answer *answer)
 {
 	const char *first = request->url;
@@ -74,10 +81,10 @@ static int send_to_leader(struct trib_client_request *request, struct trib_clien
 			return rc;
 		}
 		memcpy(leader, rc ? "" : answer->location, rc ? 1 : sizeof(leader));
-		if (strncmp(leader, "http", 4) == 0 && request->url == first) {
+		if (request->url == first && trib_client_may_follow(first, leader)) {
 			request->url = leader;
 		} else {
-			request->url = first; /* it leads no more, or cannot be reached */
+			request->url = first; /* not to be asked, leads no more, or is gone */
 			(void)nanosleep(&(struct timespec){ .tv_nsec = LEADER_PAUSE_NS }, NULL);
 		}
 		trib_client_answer_fini(answer);

@@ -49,6 +49,7 @@ int cli_service_check(struct cli_service *service)
 		return CLI_USAGE;
 	}
 	trib_client_trust(service->cacert, service->cert, service->key);
+	trib_client_hosts(service->hosts);
 	return CLI_OK;
 }
 

@@ -41,6 +41,7 @@ struct cli_service {
 	const char *cert;
 	const char *key;
 	const char *token; /* operator's key or JWT, NULL = none */
+	const char *hosts; /* that it may be sent on to, or NULL */
 	char api_text[512];
 };
 #define CLI_SERVICE_OPTIONS(s)                                                     \
@@ -69,6 +70,11 @@ struct cli_service {
 		  .target = &(s).token,                                            \
 		  .value_name = "KEY",                                             \
 		  .help = "operator's key or JWT; better as TRIBUTARY_TOKEN" },    \
+		{ .name = "hosts",                                                 \
+		  .kind = TRIB_OPTION_TEXT,                                        \
+		  .target = &(s).hosts,                                            \
+		  .value_name = "HOST,..",                                         \
+		  .help = "who else may get it (gateways, the leader)" },          \
 	{                                                                          \
 		.name = "format", .kind = TRIB_OPTION_TEXT, .target = &(s).format, \
 		.value_name = "table|json", .help = "how data is printed"          \

@@ -111,6 +111,7 @@ static int send_sum(struct agent_transfer *t, const uint8_t *body)
 		.body = (const char *)body,
 		.size = t->bytes,
 		.headers = { header, "Content-Type: application/octet-stream" },
+		.no_redirect = true,
 		.timeout_ms = (long)(PATIENCE_MS + t->bytes / SLOWEST),
 	};
 	struct trib_client_answer answer;
@@ -236,6 +237,7 @@ static int fetch_from(struct agent_transfer *t, const char *base, const struct f
 		.headers = { header },
 		.on_data = on_data,
 		.arg = &room,
+		.no_redirect = true,
 		.timeout_ms = (long)(PATIENCE_MS + t->bytes / SLOWEST),
 	};
 	struct trib_client_answer answer;

@@ -102,6 +102,77 @@ def test_a_standby_behind_a_balancer_is_not_the_end():
     assert len(asked) == 3 and len(set(asked)) == 1  # the same request, recognisable
 
 
+JOB_ID = "job_00000000000000000000000001"
+STANDBY = (503, {"status": 503, "code": "not-leader", "title": "This orchestrator is not the leader"})
+
+
+class Told(http.server.ThreadingHTTPServer):
+    """Gives the answers (status, body, Location) of a list, the last one for ever; notes who came with which token."""
+
+    def __init__(self, host, *answers):
+        told = self
+        self.asked, self.answers = [], list(answers)
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.rfile.read(int(self.headers["Content-Length"] or 0))
+                told.asked.append((self.command, self.headers["Authorization"]))
+                status, body, *where = told.answers.pop(0) if len(told.answers) > 1 else told.answers[0]
+                data = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                if where:
+                    self.send_header("Location", where[0])
+                self.end_headers()
+                self.wfile.write(data)
+            do_POST = do_GET
+
+            def log_message(self, *_):
+                pass
+        super().__init__((host, 0), Handler)
+        self.url = "http://%s:%d" % self.server_address
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
+
+
+def run_with_token(api, *words):
+    return subprocess.run([lib.BIN / "tributary", *words, "--api", api, "--token", "flo_x"], capture_output=True,
+                          text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("host, hosts, token", (("127.0.0.1", (), True), ("127.0.0.2", (), False),
+                                                ("127.0.0.2", ("--hosts", "localhost,127.0.0.2"), True),
+                                                ("127.0.0.2", ("--hosts", "127.0.0.20,27.0.0.2"), False)))
+def test_the_token_goes_where_it_may(host, hosts, token, tmp_path):
+    with Told(host, (200, {"w": 1})) as gateway, Told("127.0.0.1", (307, {}, gateway.url + "/x")) as api:
+        done = run_with_token(api.url, "model", JOB_ID, "-o", tmp_path / "m", *hosts)
+        assert done.returncode == 0 and json.loads((tmp_path / "m").read_text()) == {"w": 1}, done
+        assert api.asked == [("GET", "Bearer flo_x")]
+        assert gateway.asked == [("GET", "Bearer flo_x" if token else None)]
+    with Told(host, (200, {"status": {"phase": "Paused"}})) as leader, \
+            Told("127.0.0.1", (*STANDBY, leader.url + "/x"), (200, {"status": {"phase": "Paused"}})) as api:
+        done = run_with_token(api.url, "pause", JOB_ID, *hosts)
+        assert done.returncode == 0, done
+        assert leader.asked == ([("POST", "Bearer flo_x")] if token else [])
+        assert len(api.asked) == (1 if token else 2)
+
+
+def test_what_was_meant_for_one_host_is_not_given_to_another():
+    """A redirect of a write is not followed elsewhere; who was sent to a stranger has no token any more at home."""
+    with Told("127.0.0.2", (200, {})) as stranger:
+        with Told("127.0.0.1", (307, {}, stranger.url + "/x")) as api:
+            done = run_with_token(api.url, "pause", JOB_ID)
+            assert done.returncode == 4 and stranger.url in done.stderr and "--hosts" in done.stderr, done
+        assert stranger.asked == []
+        with Told("127.0.0.1", (307, {}, stranger.url + "/x"), (200, {})) as api:
+            stranger.answers = [(307, {}, api.url + "/y")]
+            run_with_token(api.url, "get", JOB_ID)
+            assert stranger.asked == [("GET", None)] and api.asked == [("GET", "Bearer flo_x"), ("GET", None)]
+
+
 def test_a_job_from_submit_to_delete(shared_service, tmp_path):
     s = shared_service
     job = submit(s, "cli-whole", tmp_path)
