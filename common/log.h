@@ -2,7 +2,8 @@
  * JSON lines on stderr: {"t":"..","p":"gateway","l":"info","a":"upload","m":"event key=value"}.
  * One write(2) per line, so lines of several processes never mix. Any thread. Never log model
  * data, tokens or tickets. Each call site is limited to TRIB_LOG_BURST lines a second; what it
- * swallowed is told in the next line of that site ("skipped":n).
+ * swallowed is told in the next line of that site ("skipped":n). Debug lines end with "ns", the
+ * monotonic clock.
  */
 #ifndef TRIB_COMMON_LOG_H
 #define TRIB_COMMON_LOG_H

@@ -13,6 +13,8 @@
 	X(UPLOADS_INFLIGHT, "uploads_inflight", NULL, TRIB_GAUGE, "Uploads being served")          \
 	X(UPLOAD_BYTES, "upload_bytes_total", NULL, TRIB_COUNTER,                                  \
 	  "Payload bytes received straight into slots")                                            \
+	X(RECEIVED_NS, "upload_received_ns", NULL, TRIB_GAUGE,                                     \
+	  "When the last byte of an update was read last: monotonic clock of the host")            \
 	X(BODY_BYTES, "body_bytes_total", NULL, TRIB_COUNTER,                                      \
 	  "Body bytes received into sinks (headers, replays and initial models too)")              \
 	X(BYTES_COPIED, "payload_bytes_copied_total", NULL, TRIB_COUNTER,                          \

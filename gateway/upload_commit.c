@@ -154,6 +154,7 @@ static void on_commit(const struct trib_value *value, void *arg)
 	long long second = value ? trib_value_integer(trib_value_at(value, 2)) : 0;
 
 	gw_count(GW_M_COMMITS_OUTSTANDING, -1);
+	log_debug("commit", "event=answered update=%s answer=%s", u->head.update, word);
 	if (!value) { /* we are shutting down: the slot stays READY and is committed again */
 		leave_ready(u, "shutting down");
 	} else if (trib_value_type(value) != TRIB_VALUE_ARRAY) {
@@ -218,6 +219,7 @@ static void send_commit(struct gw_upload *u)
 		gw_upload_refuse(u, TRIB_PROBLEM_UNAVAILABLE, "too many calls outstanding");
 		return;
 	}
+	log_debug("commit", "event=asked update=%s", u->head.update);
 	gw_count(GW_M_COMMITS, 1);
 	gw_count(GW_M_COMMITS_OUTSTANDING, 1);
 }

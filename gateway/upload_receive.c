@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "gateway/follow.h"
 #include "gateway/metrics.h"
 #include "gateway/resume.h"
@@ -49,6 +50,9 @@ static int on_landed(struct trib_exchange *x, size_t size)
 	const char *detail = NULL;
 	int rc;
 
+	if (u->intake.received + size == u->head.total) {
+		gw_gauge(GW_M_RECEIVED_NS, (int64_t)trib_clock_ns());
+	}
 	if (payload) {
 		gw_count(GW_M_UPLOAD_BYTES, (int64_t)size);
 	}

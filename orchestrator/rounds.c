@@ -335,6 +335,7 @@ static void publish(struct run *run, const struct orc_round *round)
 						     .digest = round->task,
 						     .bytes = run->job.bytes };
 
+	log_debug("rounds", "publishing job=%s round=%lld", run->id, (long long)round->number);
 	rest_if(run, orc_store_publish(run->rounds->store, orc_leader_token(run->rounds->leader),
 				       &publication, (struct orc_then){ on_published, run }));
 }

@@ -73,6 +73,10 @@ traces: all
 bench-clients: all
 	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/clients.py
 .PHONY: bench-clients
+# What happens after a round's last byte, by the debug lines: AFTER='MB=1 UPDATES=8 ROUNDS=12 ACCUMULATE=f32'.
+bench-after: bench-programs
+	$(Q)$(PYTHON) tests/bench/after.py $(B) $(AFTER)
+.PHONY: bench-after
 bench-idle: all
 	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/idle.py
 .PHONY: bench-idle

@@ -417,6 +417,7 @@ void agent_published_filled(struct agent *agent, struct agent_model *m, int rc, 
 {
 	struct agent_model *next;
 
+	log_debug("published", "event=hashed job=%s version=%u", m->job, version);
 	m->state = AGENT_MODEL_HELD;
 	if (rc || m->surplus) {
 		dispose(agent, m);

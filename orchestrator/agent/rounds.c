@@ -313,6 +313,7 @@ static int hand_out(struct agent_job *job, uint32_t base, uint32_t slot)
 	}
 	note->where = AGENT_NOTE_OUT;
 	note->fn = (uint8_t)base;
+	log_debug("rounds", "event=handed-out job=%s slot=%u", job->id, slot);
 	return 0;
 }
 

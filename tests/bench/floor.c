@@ -7,7 +7,8 @@
  *                                    takes frames: u32 skip, u32 reserved, u64 bytes (skip
  *                                    included), skip bytes, little-endian floats. "+OK\n" each.
  *                                    First line: {"port":..}; then, after every UPDATES of them,
- *                                    {"published_ns":..}. Ends with its standard input.
+ *                                    {"published_ns":..,"received_ns":..}: when the last byte was
+ *                                    read. Ends with its standard input.
  *   floor --pass ELEMENTS            one pass of the fold over one update in memory: JSON line
  *
  * CHUNK bytes are received at a time (default 1 MiB, the best of 64 KiB to 2 MiB, by one or two
@@ -55,7 +56,8 @@ static struct {
 	unsigned updates;
 	unsigned threads;
 	size_t chunk;
-	unsigned folded; /* atomic */
+	unsigned folded;      /* atomic */
+	uint64_t received_ns; /* atomic: when the newest last byte of an update was read */
 	float *base;
 	float *out;
 	const struct agg_kernels *kernels;
@@ -119,7 +121,9 @@ static void publish(void)
 		}
 		all.kernels->final_f32(&final, sums + at, all.base + at, all.out + at, count);
 	}
-	(void)printf("{\"published_ns\":%llu}\n", (unsigned long long)trib_clock_ns());
+	(void)printf("{\"published_ns\":%llu,\"received_ns\":%llu}\n",
+		     (unsigned long long)trib_clock_ns(),
+		     (unsigned long long)__atomic_load_n(&all.received_ns, __ATOMIC_RELAXED));
 	(void)fflush(stdout);
 	for (unsigned i = 0; i < all.threads; i++) {
 		if (all.workers[i].used) {
@@ -171,6 +175,9 @@ static void take_body(struct worker *w, struct conn *c)
 			die("body");
 		}
 		return;
+	}
+	if (c->got + (size_t)n == c->total) {
+		__atomic_store_n(&all.received_ns, trib_clock_ns(), __ATOMIC_RELAXED);
 	}
 	if (c->got >= c->skip) {
 		whole = (at + (size_t)n) / sizeof(float);

@@ -44,11 +44,12 @@ def one(system):
     if hasattr(system, "refresh"):
         system.refresh()
     now = measure.cpu_by_name(system.pids())
-    end = measure.steal()
+    end, cpu, received = measure.steal(), measure.cpu(system.pids()) - before, system.received_ns(row)
     return {"seconds": (row["published_ns"] - row["began_ns"]) / 1e9,
             "after": (row["published_ns"] - row["last_byte_ns"]) / 1e9,
+            "received": (row["published_ns"] - received) / 1e9 if received else None,
             "answered": (row["last_answer_ns"] - row["began_ns"]) / 1e9,
-            "cpu": measure.cpu(system.pids()) - before, "client_cpu": row["cpu_s"],
+            "cpu": cpu, "client_cpu": row["cpu_s"],
             "by_name": {k: v - by_name.get(k, 0.0) for k, v in now.items()},
             "busy": end[2] - stolen[2], "stolen": end[1] - stolen[1],
             "p50_us": row["p50_us"], "p99_us": row["p99_us"], "retries": row["retries"]}
@@ -145,6 +146,8 @@ class Ingest:
                                                                             / statistics.median(col["answered"]), 1),
                     "p50_us": median(col["p50_us"], 1), "p99_us": median(col["p99_us"], 1),
                     "retries": sum(col["retries"]), "stolen_s": round(sum(col["stolen"]), 2)}
+            if None not in col["received"]:
+                line.update(after_received_s=median(col["received"], 6), received_spread=spread(col["received"], 6))
             if floor and system.name != "floor":
                 pairs = list(zip(rows, floor))
                 ratio = [f["seconds"] / r["seconds"] for r, f in pairs]

@@ -4,8 +4,10 @@ import sys
 
 COLUMNS = (("updates", "n"), ("update_mb", "MB"), ("seconds", "s"), ("gb_per_s", "GB/s"),
            ("throughput_to_floor", "of floor"), ("cpu_s_per_gb", "cpu s/GB"), ("cpu_per_gb_to_floor", "x floor"),
-           ("throughput_per_cpu_s", "GB/cpu s"), ("after_last_byte_s", "after s"), ("peak_mb", "peak MB"),
+           ("throughput_per_cpu_s", "GB/cpu s"), ("after_last_byte_s", "after s"), ("after_received_s", "read s"), ("peak_mb", "peak MB"),
            ("bytes_copied", "copied"), ("answers_per_s", "answers/s"), ("p99_us", "p99 us"), ("runs", "runs"))
+# Two clocks: at the client's last send() many megabytes still wait in sockets, which the floor has to fold as well.
+AFTER = (("after_last_byte_s", "sent"), ("after_received_s", "read by the server"))
 
 
 def short(line):
@@ -15,7 +17,7 @@ def short(line):
     if "seconds" in line and line["name"] in ("ingest", "small"):
         return (f"{line['system']:14} {line['name']} {line['updates']} x {line['update_mb']} MB: {line['seconds']:.4f} s"
                 f" {line['spread']}, cpu {line.get('cpu_s', 0):.4f} s, after the last byte"
-                f" {line.get('after_last_byte_s', 0):.4f} s, to floor {line.get('throughput_to_floor')}"
+                f" {line.get('after_last_byte_s', 0):.4f} s, after it was read {line.get('after_received_s', 0):.4f} s, to floor {line.get('throughput_to_floor')}"
                 f" / cpu {line.get('cpu_per_gb_to_floor')}")
     return f"{line.get('system', ''):14} {line['name']}: {line.get('value')} {line.get('unit', '')} {line.get('spread', '')}"
 
@@ -63,9 +65,10 @@ def verdicts(lines):
             if base:
                 ratio = round(x["throughput_per_cpu_s"] / base["throughput_per_cpu_s"], 2)
                 out.append((f"{what}: GB per CPU second against {other} >= {factor}", ratio, ratio >= factor))
-        if mb in passes:
-            ratio = round(x["after_last_byte_s"] * 1e3 / passes[mb], 1)
-            out.append((f"{what}: after the last byte <= 1.5 passes over one update", ratio, ratio <= 1.5))
+        for field, since in AFTER:
+            if mb in passes and field in x:
+                ratio = round(x[field] * 1e3 / passes[mb], 1)
+                out.append((f"{what}: after the last byte ({since}) <= 1.5 passes over one update", ratio, ratio <= 1.5))
     hops = [x for x in lines if x["name"] == "hop" and "value" in x]
     for transport in sorted({x["transport"] for x in hops}):
         values = [x["value"] for x in hops if x["transport"] == transport]

@@ -106,6 +106,10 @@ class System:
     def copied(self):
         return None  # not known
 
+    def received_ns(self, row):
+        """When the server had read the last byte of the round's last update out of its socket; None: it does not say."""
+        return row.get("received_ns")
+
     def stop(self):
         pass
 
@@ -133,6 +137,9 @@ class Program(System):
             self.lines.put(json.loads(line))
 
     def line(self, key, timeout=300):
+        return self.whole_line(key, timeout)[key]
+
+    def whole_line(self, key, timeout=300):
         end = time.monotonic() + timeout
         while True:
             try:
@@ -144,7 +151,7 @@ class Program(System):
                     raise
                 continue
             if key in line:
-                return line[key]
+                return line
 
     def start(self, work):
         self.work = work
@@ -160,7 +167,7 @@ class Program(System):
 
     def round(self):
         told = self.sent()
-        return {**told, "published_ns": self.line("published_ns")}
+        return {**told, **self.whole_line("published_ns")}
 
     def stop(self):
         if self.process:
@@ -476,6 +483,9 @@ class Tributary(System):
     def upload(self, heads, rate=0.0):
         told = send(self.address, self.work, heads, rate=rate)[0]
         return {**told, "published_ns": self.watch.seen.get(timeout=300)}
+
+    def received_ns(self, row):
+        return int(self.node.metric("gateway", "tributary_upload_received_ns"))
 
     def copied(self):
         return int(self.node.metric("gateway", "tributary_payload_bytes_copied_total"))

@@ -3,7 +3,8 @@
 // per stream, every 1 MiB piece is folded as it is read (-O3 -march=native), one accumulator whose
 // regions have a lock each, no update is ever held whole.
 //
-//   grpc_server ELEMENTS UPDATES     prints {"port":..}, then {"published_ns":..} per UPDATES
+//   grpc_server ELEMENTS UPDATES     prints {"port":..}, then {"published_ns":..,"received_ns":..} per UPDATES:
+//                                when the last piece was read
 #include <grpcpp/grpcpp.h>
 #include <time.h>
 
@@ -57,6 +58,9 @@ public:
 			if (data.size() % sizeof(float) || n > elements_ - at) {
 				return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "size");
 			}
+			if (at + n == elements_) {
+				received_ = now_ns();
+			}
 			add(at, reinterpret_cast<const float *>(data.data()), n);
 			at += n;
 		}
@@ -92,7 +96,7 @@ private:
 		for (size_t i = 0; i < elements_; i++) {
 			model_[i] = base_[i] + unit * sums_[i];
 		}
-		std::printf("{\"published_ns\":%llu}\n", now_ns());
+		std::printf("{\"published_ns\":%llu,\"received_ns\":%llu}\n", now_ns(), received_.load());
 		std::fflush(stdout);
 		std::memset(sums_.data(), 0, elements_ * sizeof(float));
 		folded_ = 0;
@@ -105,6 +109,7 @@ private:
 	std::vector<float> model_;
 	std::vector<std::mutex> locks_;
 	std::atomic<unsigned> folded_{0};
+	std::atomic<unsigned long long> received_{0};
 };
 
 } // namespace
