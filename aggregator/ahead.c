@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "aggregator/ahead.h"
 
+#include "shm/out.h"
+
 /* Chunks that every member is through with. */
 static uint32_t through(const struct agg_follow *follow, uint32_t chunks)
 {
@@ -24,7 +26,7 @@ static struct trib_partial_totals totals_of(const struct agg_follow *follow)
 }
 
 void agg_ahead_step(struct agg_ahead *ahead, const struct agg_follow *follow,
-		    const struct agg_rule *rule, const struct agg_finish *how)
+		    const struct agg_rule *rule, const struct agg_finish *how, uint64_t *word)
 {
 	uint32_t chunks = trib_partial_chunks(how->sums);
 	uint32_t to = through(follow, chunks);
@@ -36,6 +38,7 @@ void agg_ahead_step(struct agg_ahead *ahead, const struct agg_follow *follow,
 	if (ahead->group != follow->changes || ahead->seq) {
 		*ahead = (struct agg_ahead){ .group = follow->changes, .how = *how };
 		ahead->how.totals = totals_of(follow);
+		trib_out_anew(word);
 	}
 	if (to <= ahead->done) {
 		return;
@@ -45,6 +48,7 @@ void agg_ahead_step(struct agg_ahead *ahead, const struct agg_follow *follow,
 		(end < how->sums->elements ? end : how->sums->elements) - ahead->how.from;
 	if (rule->finish(&ahead->how) == 0) {
 		ahead->done = to;
+		trib_out_made(word, to);
 	}
 }
 

@@ -16,10 +16,10 @@ struct agg_ahead {      /* all zero: nothing is made */
 	struct agg_finish how;
 };
 
-/* More of the group is through: makes what it can. how: as for the whole model, but for the totals;
- * its base or out NULL: nothing. */
+/* More of the group is through: makes what it can, and says so in `word` (shm/out.h; NULL: nobody
+ * follows). how: as for the whole model, but for the totals; its base or out NULL: nothing. */
 void agg_ahead_step(struct agg_ahead *ahead, const struct agg_follow *follow,
-		    const struct agg_rule *rule, const struct agg_finish *how);
+		    const struct agg_rule *rule, const struct agg_finish *how, uint64_t *word);
 /* The group has become the partial's newest op. */
 void agg_ahead_kept(struct agg_ahead *ahead, const struct agg_follow *follow,
 		    const struct trib_partial *own);

@@ -15,6 +15,7 @@
 #include "common/log.h"
 #include "shm/descriptor_check.h"
 #include "shm/link.h"
+#include "shm/out.h"
 
 #define RECEIVE_MAX   64u  /* descriptors of one turn */
 #define MESSAGES_MAX  256u /* control messages of one turn */
@@ -127,6 +128,13 @@ static struct agg_finish finish_of(const struct function *f)
 		.out = able ? job->out + job->own.first : NULL,
 		.count = job->own.elements,
 	};
+}
+
+/* Where it is said how far the model is, for those who follow (shm/out.h). A lane has a part of it
+ * only: NULL, nobody follows. */
+static uint64_t *word_of(const struct function *f)
+{
+	return f->job.own.lanes == 1 ? f->job.out_word : NULL;
 }
 
 static uint32_t own_round(const struct function *f)
@@ -381,7 +389,7 @@ static void follow_turn(struct function *f)
 	f->follow_state = agg_follow_step(&f->follow, &f->job, &folder, trib_clock_ns());
 	if (f->follow_state != AGG_FOLLOW_LOST &&
 	    (f->job.input_weights || f->job.base_version == f->follow.base)) {
-		agg_ahead_step(&f->ahead, &f->follow, f->rule, &how);
+		agg_ahead_step(&f->ahead, &f->follow, f->rule, &how, word_of(f));
 	}
 	if (f->follow_state == AGG_FOLLOW_WHOLE) {
 		follow_keep(f);
@@ -535,10 +543,14 @@ static void on_model(struct function *f, const struct trib_descriptor *d)
 	finish.from = agg_ahead_done(&f->ahead, &finish);
 	finish.count -= finish.from;
 	trib_partial_header(&f->job.own)->stats.ahead += finish.from > 0;
+	if (!finish.from) {
+		trib_out_anew(word_of(f));
+	}
 	if (f->rule->finish(&finish)) {
 		refuse(f, d, TRIB_NACK_INVALID);
 		return;
 	}
+	trib_out_made(word_of(f), trib_partial_chunks(&f->job.own));
 	log_debug("function", "finished ahead=%llu took_us=%llu", (unsigned long long)finish.from,
 		  (unsigned long long)(trib_clock_ns() - began) / 1000);
 	echo.weight = finish.totals.weight;

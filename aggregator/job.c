@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "shm/descriptor.h"
+#include "shm/out.h"
 
 #define SCALE_BITS_MAX 62u
 #define JOB_INDEX_MAX  (UINT32_MAX / TRIB_ROUTES_PER_JOB - 1)
@@ -34,6 +35,7 @@ static void drop_out(struct agg_job *job)
 		(void)munmap(job->out, job->out_size);
 	}
 	job->out = NULL;
+	job->out_word = NULL;
 }
 
 void agg_job_fini(struct agg_job *job)
@@ -234,6 +236,10 @@ static int on_out(struct agg_job *job, const int *fds, uint32_t count)
 	job->out = memory;
 	job->out_size = size;
 	job->out_inode = st.st_ino;
+	if (size >= trib_out_size(job->elements)) {
+		job->out_word =
+			(uint64_t *)(void *)((uint8_t *)memory + trib_out_at(job->elements));
+	}
 	return 0;
 }
 

@@ -37,6 +37,7 @@ struct agg_job {
 	uint32_t base_version;
 	float *out;
 	uint64_t out_size;
+	uint64_t *out_word; /* shm/out.h; NULL: nobody follows */
 	uint64_t out_inode; /* the same memory given again keeps its mapping, page tables and all */
 };
 

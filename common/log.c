@@ -96,15 +96,16 @@ void trib_log_write(struct trib_log_site *site, enum trib_log_level level, const
 	if (skipped) {
 		(void)snprintf(skipped_text, sizeof(skipped_text), ",\"skipped\":%u", skipped);
 	}
-	if (level == TRIB_LOG_DEBUG) { /* what several processes did, in order (tests/bench/after.py) */
+	if (level ==
+	    TRIB_LOG_DEBUG) { /* what several processes did, in order (tests/bench/after.py) */
 		(void)snprintf(clock_text, sizeof(clock_text), ",\"ns\":%llu",
 			       (unsigned long long)trib_clock_ns());
 	}
-	size = snprintf(
-		line, sizeof(line),
-		"{\"t\":\"%s\",\"p\":\"%s\",\"pid\":%d,\"l\":\"%s\",\"a\":\"%s\",\"m\":\"%s\"%s%s}\n",
-		when, program_name, (int)getpid(), level_names[level], area, escaped, skipped_text,
-		clock_text);
+	size = snprintf(line, sizeof(line),
+			"{\"t\":\"%s\",\"p\":\"%s\",\"pid\":%d,\"l\":\"%s\",\"a\":\"%s\",\"m\":\"%"
+			"s\"%s%s}\n",
+			when, program_name, (int)getpid(), level_names[level], area, escaped,
+			skipped_text, clock_text);
 	if (size >= (int)sizeof(line)) {
 		size = (int)sizeof(line) - 1;
 	}

@@ -95,6 +95,14 @@ enum agent_phase {
 	AGENT_EXPORTING,  /* another node is the top: our sum goes there (peers.c) */
 };
 
+struct agent_ahead {    /* ahead.c: a version that is copied behind the function that makes it */
+	uint32_t round; /* 0: none */
+	uint32_t base;
+	uint32_t before;           /* generation of `out` before that function was asked */
+	bool wanted;               /* no memory has been free yet */
+	struct agent_model *model; /* FILLING; NULL: none, or the writer goes on by itself */
+};
+
 struct agent_job {
 	struct agent *agent;
 	char id[TRIB_JOB_ID_SIZE];
@@ -180,6 +188,7 @@ struct agent_job {
 	uint64_t progress_ms;
 	bool report_sent;      /* REPORTING: an answer is awaited, or it was good */
 	struct agent_out *out; /* finalised model, elements * 4; NULL: not yet */
+	struct agent_ahead ahead;
 	char digest[40];
 	struct agent_peers peers;
 	/* gateways waiting for ATTACH */
@@ -568,6 +577,15 @@ void agent_finalise(struct agent_job *job);
 void agent_finalise_acked(struct agent_job *job, const struct trib_descriptor *descriptor);
 void agent_finalise_report(struct agent_job *job);
 
+/* ahead.c */
+/* The functions are about to get base and out of the round: the copy shall follow. Repeatable. */
+void agent_ahead_begin(struct agent_job *job);
+/* The model is whole: true if the copy has followed and goes on to its end. */
+bool agent_ahead_whole(struct agent_job *job);
+/* It comes to nothing. */
+void agent_ahead_drop(struct agent_job *job);
+void agent_ahead_tick(struct agent_job *job, uint64_t now_ms);
+
 /* writer.c: finalised models. done on the loop. */
 struct agent_write {
 	char job[TRIB_JOB_ID_SIZE];
@@ -576,7 +594,8 @@ struct agent_write {
 	uint64_t bytes;
 	struct agent_model *model; /* FILLING */
 	struct agent_out *out;     /* pinned */
-	int rc;
+	uint32_t before;           /* following: generation of `out` that is not this model's */
+	int rc;                    /* -ECANCELED: it came to nothing */
 	char digest[40];
 };
 TRIB_MUST_CHECK int agent_writer_new(struct trib_loop *loop,
@@ -584,6 +603,13 @@ TRIB_MUST_CHECK int agent_writer_new(struct trib_loop *loop,
 				     struct agent_writer **ret_writer);
 struct agent_writer *agent_writer_free(struct agent_writer *writer);
 TRIB_MUST_CHECK int agent_writer_put(struct agent_writer *writer, const struct agent_write *write);
+/* Begins to copy what `out` says is final of a model that is still being made.. */
+TRIB_MUST_CHECK int agent_writer_follow(struct agent_writer *writer,
+					const struct agent_write *write);
+/* ..which is whole now: as if it had been put, but for what has been copied.. */
+void agent_writer_whole(struct agent_writer *writer, const struct agent_model *model);
+/* ..or comes to nothing: done with -ECANCELED. */
+void agent_writer_cancel(struct agent_writer *writer, const struct agent_model *model);
 void agent_round_written(struct agent_write *write, void *arg);
 /* A version's bytes, from memory or <models>/<job>/v<version>.safetensors; returns fd (read-only)
  * and where its data begins. */
@@ -679,6 +705,8 @@ enum agent_metric {
 	AGENT_M_MODELS_LOST,
 	AGENT_M_MODELS_COPIED,
 	AGENT_M_AHEAD,
+	AGENT_M_COPIED_AHEAD,
+	AGENT_M_COPIED_ANEW,
 	AGENT_M_JIT_DEADLINE,
 	AGENT_M_MESSAGES,
 	AGENT_M_MESSAGE_BYTES,

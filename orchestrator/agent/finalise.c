@@ -44,6 +44,11 @@ void agent_finalise_acked(struct agent_job *job, const struct trib_descriptor *d
 	if (job->phase != AGENT_FINALISING || !agent_model_made(job, d)) {
 		return; /* other ranges are still to come */
 	}
+	if (agent_ahead_whole(job)) {
+		job->phase = AGENT_WRITING;
+		log_debug("rounds", "event=writing job=%s round=%u ahead=1", job->id, job->round);
+		return;
+	}
 	memcpy(write.job, job->id, sizeof(write.job));
 	write.model = agent_published_fill(job);
 	if (!write.model || agent_writer_put(job->agent->writer, &write)) {
@@ -126,7 +131,8 @@ void agent_round_written(struct agent_write *write, void *arg)
 
 	(void)agent_out_put(write->out);
 	agent_published_filled(agent, write->model, write->rc, write->version, write->digest);
-	if (!job || job->round != write->round || job->phase != AGENT_WRITING) {
+	if (!job || job->round != write->round || job->phase != AGENT_WRITING ||
+	    write->rc == -ECANCELED) {
 		return;
 	}
 	if (write->rc) {

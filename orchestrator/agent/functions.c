@@ -621,6 +621,7 @@ static bool lacks_model(const struct agent_fn *top)
 
 void agent_fn_model_ahead(struct agent_job *job)
 {
+	agent_ahead_begin(job);
 	for (uint32_t i = AGENT_TOP; agent_is_top(job, i); i++) {
 		if (job->fns[i].state == AGENT_FN_LIVE && lacks_model(&job->fns[i]) &&
 		    give_model(&job->fns[i])) {

@@ -463,6 +463,7 @@ void agent_job_drop(struct agent_job *job, const char *why)
 		agent_tree_tell(job, UINT64_MAX); /* the last picture */
 	}
 	job->retiring = true;
+	agent_ahead_drop(job);
 	agent_warmer_forget(agent->warmer, job->id);
 	for (uint32_t i = AGENT_TOP; i < AGENT_FUNCTIONS_MAX; i++) {
 		agent_fn_stop(&job->fns[i]);
@@ -654,6 +655,7 @@ void agent_jobs_tick(struct agent *agent)
 				agent_tree_look(job);
 			}
 			scale_to_zero(job, now);
+			agent_ahead_tick(job, now);
 			if (job->phase == AGENT_COLLECTING && !asleep(job, now)) {
 				agent_published_prepare(job);
 			}

@@ -227,6 +227,17 @@ struct agent_model *agent_published_fill(struct agent_job *job)
 	return m;
 }
 
+struct agent_model *agent_published_fill_free(struct agent_job *job)
+{
+	uint32_t count;
+	struct agent_model *m = free_one(job, &count);
+
+	if (m) {
+		m->state = AGENT_MODEL_FILLING;
+	}
+	return m;
+}
+
 void agent_published_prepare(struct agent_job *job)
 {
 	uint32_t count;
@@ -734,55 +745,4 @@ void agent_published_stop(struct agent *agent)
 		}
 	}
 	agent->filer = agent_filer_free(agent->filer);
-}
-
-/* ---- out ---- */
-
-int agent_out_make(struct agent_job *job)
-{
-	struct agent_out *out;
-	void *memory;
-	int rc;
-
-	if (job->out) {
-		return 0;
-	}
-	out = trib_alloc(sizeof(*out));
-	if (!out) {
-		return -ENOMEM;
-	}
-	out->refs = 1;
-	out->size = job->elements * sizeof(float);
-	out->fd = memfd_create("tributary-out", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (out->fd < 0 || ftruncate(out->fd, (off_t)out->size) ||
-	    fcntl(out->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) {
-		rc = -errno;
-		(void)agent_out_put(out);
-		return rc;
-	}
-	memory = mmap(NULL, out->size, PROT_READ, MAP_SHARED, out->fd, 0);
-	if (memory == MAP_FAILED) {
-		rc = -errno;
-		(void)agent_out_put(out);
-		return rc;
-	}
-	out->memory = memory;
-	job->out = out;
-	job->agent->arena_used += out->size;
-	job->reserved_bytes += out->size;
-	return 0;
-}
-
-struct agent_out *agent_out_put(struct agent_out *out)
-{
-	if (out && --out->refs == 0) {
-		if (out->memory) {
-			(void)munmap((void *)(uintptr_t)out->memory, out->size);
-		}
-		if (out->fd >= 0) {
-			(void)close(out->fd);
-		}
-		trib_free(out);
-	}
-	return NULL;
 }

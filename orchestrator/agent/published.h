@@ -57,6 +57,8 @@ struct agent_model {
 /* ---- a round ---- */
 /* A memory for the job's next version, its header in place. NULL: none (no v0, no memory). */
 struct agent_model *agent_published_fill(struct agent_job *job);
+/* The same, of those that are there and free: for a copy that may come to nothing. */
+struct agent_model *agent_published_fill_free(struct agent_job *job);
 /* The writer is done with it: 0 = it holds `version` (offered to the gateways), or it does not. */
 void agent_published_filled(struct agent *agent, struct agent_model *model, int rc,
 			    uint32_t version, const char *digest);
@@ -95,6 +97,7 @@ struct agent_out { /* reference-counted, loop thread */
 	uint32_t refs;
 	int fd;
 	const uint8_t *memory; /* a function may write it at any time */
+	const uint64_t *word;  /* in it: how far it is final (shm/out.h) */
 	uint64_t size;
 };
 TRIB_MUST_CHECK int agent_out_make(struct agent_job *job); /* 0 also if it has one */
