@@ -87,13 +87,14 @@ def together(job, clients):
 @pytest.mark.parametrize("shards", [1, 2])
 def test_followed_updates_give_the_same_bits(node, shards):
     job = job_of(node, 5, spec={"hierarchy": {"shards": shards}})
-    before, ahead, base = counted(node, "agg_follow_kept"), counted(node, "agg_models_ahead"), job.base
+    wanted = ["agg_follow_kept", "agg_models_ahead"] + (["models_copied_ahead"] if shards == 1 else [])
+    before, base = [counted(node, w) for w in wanted], job.base
     for n in range(1, TRIES + 1):
         together(job, range(5))
         model = job.published(n)
         job.check(model, n, base)
         base = model
-        if n >= 2 and counted(node, "agg_follow_kept") > before and counted(node, "agg_models_ahead") > ahead:
+        if n >= 2 and all(counted(node, w) > b for w, b in zip(wanted, before)):
             break
     else:
         pytest.fail(f"nothing was followed: {counted(node, 'follow_hints')} hints")
@@ -166,3 +167,19 @@ def test_kill_in_the_middle_of_followed_updates(node, victim):
     job.check(job.published(1, timeout=60))
     assert job.round(1)["accepted"] == 3
     job.delete()
+
+
+def test_deleted_in_the_middle_of_followed_updates(node):
+    """The version that was being copied goes with the job: its memory, too."""
+    used = node.metric("agent", "tributary_arena_used_bytes")
+    for fraction in (0.5, 0.9):
+        job = job_of(node, 2)
+        together(job, range(2))
+        job.check(job.published(1), 1, job.base)  # the next version has memory from here on
+        hints = counted(node, "follow_hints")
+        uploads = [Upload(job, c).to(fraction) for c in range(2)]
+        hinted(node, hints, 2)
+        job.delete()
+        for u in uploads:
+            u.sock.close()
+        until("all memory back", lambda: node.metric("agent", "tributary_arena_used_bytes") <= used, 30)

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <signal.h>
 
+#include "shm/out.h"
 #include "tests/unit/function_harness.h"
 
 #define ELEMENTS (2u * TRIB_PARTIAL_CHUNK + 1234u)
@@ -30,6 +31,7 @@ static float expected[ELEMENTS];
 static int base_fd;
 static int out_fd;
 static float *out;
+static uint64_t *word; /* shm/out.h */
 
 static int memory_fd(size_t size)
 {
@@ -86,10 +88,11 @@ static int group_setup(void **state)
 	}
 	base_fd = memory_fd(OFFSET + sizeof(base));
 	REQUIRE(pwrite(base_fd, base, sizeof(base), OFFSET) == (ssize_t)sizeof(base));
-	out_fd = memory_fd(sizeof(base));
-	memory = mmap(NULL, sizeof(base), PROT_READ | PROT_WRITE, MAP_SHARED, out_fd, 0);
+	out_fd = memory_fd(trib_out_size(ELEMENTS));
+	memory = mmap(NULL, trib_out_size(ELEMENTS), PROT_READ | PROT_WRITE, MAP_SHARED, out_fd, 0);
 	REQUIRE(memory != MAP_FAILED);
 	out = memory;
+	word = (uint64_t *)(void *)((uint8_t *)memory + trib_out_at(ELEMENTS));
 	reference();
 	zygote = harness_zygote_start(program);
 	return 0;
@@ -339,6 +342,8 @@ static void followed_updates_count_once_they_are_told(void **state)
 	reset(&f);
 	for (uint32_t turn = 1; turn <= 3; turn++) {
 		uint64_t read = stats->follow_bytes;
+		uint32_t former = trib_out_generation(trib_out_load(word));
+		uint64_t ahead;
 
 		memset(out, 0, sizeof(base));
 		tell_model(&f);
@@ -347,7 +352,9 @@ static void followed_updates_count_once_they_are_told(void **state)
 		}
 		wait_for(&stats->follow_bytes, read + UPDATES * sizeof(base));
 		assert_int_equal(trib_partial_state(&own), TRIB_PARTIAL_EMPTY);
-		if (turn == 1) { /* forgotten */
+		wait_for(word, (uint64_t)(former + 1) << 32 | trib_partial_chunks(&own));
+		assert_memory_equal(out, expected, sizeof(base)); /* final, as it says */
+		if (turn == 1) {                                  /* forgotten */
 			reset(&f);
 			feed(&f, 0, UPDATES);
 			assert_int_equal(stats->follow_dropped, 1);
@@ -368,8 +375,13 @@ static void followed_updates_count_once_they_are_told(void **state)
 			feed_together(&f, true);
 			assert_int_equal(stats->follow_evicted, 1);
 		}
+		ahead = trib_out_load(word);
 		harness_send(&f, order(TRIB_DESC_MODEL, 0));
 		d = expect(&f, TRIB_DESC_ACK, TRIB_DESC_MODEL);
+		assert_int_equal(trib_out_chunks(trib_out_load(word)), trib_partial_chunks(&own));
+		assert_int_equal(trib_out_generation(trib_out_load(word)) -
+					 trib_out_generation(ahead),
+				 turn == 1); /* made anew: whoever followed has to know */
 		assert_int_equal(d.weight, weight_sum);
 		assert_int_equal(stats->ahead, turn - 1); /* of what was forgotten there is none */
 		assert_memory_equal(out, expected, sizeof(base));
