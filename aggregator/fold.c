@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "aggregator/fold.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -109,9 +110,23 @@ static void fold_f32(const struct agg_folder *folder, const struct plan *plan, u
 	}
 }
 
+/* Tests: an update whose folding kills its function, every time. */
+static void test_poison(const struct agg_folder *folder, const struct plan *plan, uint64_t from)
+{
+	for (uint32_t i = 0; i < plan->update_count && folder->poison; i++) {
+		uint32_t bits;
+
+		memcpy(&bits, plan->updates[i] + from, sizeof(bits));
+		if (bits == folder->poison) {
+			abort();
+		}
+	}
+}
+
 static void fold_range(const struct agg_folder *folder, const struct plan *plan, uint64_t from,
 		       size_t count)
 {
+	test_poison(folder, plan, from);
 	if (folder->partial->accumulate == TRIB_ACCUMULATE_F32) {
 		fold_f32(folder, plan, from, count);
 	} else {
@@ -176,4 +191,35 @@ void agg_fold_run(const struct agg_folder *folder, const struct agg_input *input
 	}
 	trib_partial_end(folder->partial);
 	step(folder, "done", chunk);
+}
+
+void agg_fold_back(const struct agg_folder *folder, const struct agg_input *inputs, uint32_t count)
+{
+	struct agg_input taken[TRIB_OP_MAX];
+	struct plan plan;
+	uint32_t chunk;
+
+	TRIB_ASSERT(count > 0 && count <= TRIB_OP_MAX);
+	for (uint32_t i = 0; i < count; i++) {
+		taken[i] = inputs[i];
+		taken[i].minus = true;
+	}
+	plan_make(folder, taken, count, false, &plan);
+	while (trib_partial_back_chunk(folder->partial, &chunk)) {
+		uint64_t from = (uint64_t)chunk * TRIB_PARTIAL_CHUNK;
+		uint64_t rest = folder->partial->elements - from;
+		size_t size = rest < TRIB_PARTIAL_CHUNK ? rest : TRIB_PARTIAL_CHUNK;
+		size_t half = folder->on_step ? size / 2 : 0;
+
+		step(folder, "back", chunk);
+		if (half) {
+			fold_range(folder, &plan, from, half);
+			step(folder, "back-torn", chunk);
+		}
+		fold_range(folder, &plan, from + half, size - half);
+		trib_partial_back_done(folder->partial, chunk);
+		step(folder, "back-done", chunk);
+		pause_us(folder->delay_us);
+	}
+	step(folder, "gone", 0);
 }

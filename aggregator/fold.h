@@ -16,7 +16,7 @@ struct agg_input {
 	 * that holds nothing. Borrowed, read in place. */
 	const void *data;
 	bool partial;
-	bool minus;      /* UPDATE, exact: taken out again instead of folded in */
+	bool minus;      /* UPDATE: taken out again instead of folded in; exact: the same sums */
 	uint64_t weight; /* fixed point; UPDATE only (a partial's sums are weighted already) */
 };
 
@@ -25,6 +25,7 @@ struct agg_folder {
 	struct trib_partial *partial; /* writable */
 	uint32_t scale_bits;
 	uint32_t delay_us; /* tests: pause after each chunk */
+	uint32_t poison;   /* tests: a chunk that begins with these bits kills; 0 = none */
 	/* Tests: told after every step; NULL in production. */
 	void (*on_step)(void *arg, const char *step, uint32_t chunk);
 	void *arg;
@@ -33,6 +34,8 @@ struct agg_folder {
 /* Carries the partial's active op on from `chunk` to its end. inputs[i] is what op item i names. */
 void agg_fold_run(const struct agg_folder *folder, const struct agg_input *inputs, uint32_t count,
 		  uint32_t chunk);
+/* Takes the active op out of the sums again (trib_partial_back), from wherever that stands. */
+void agg_fold_back(const struct agg_folder *folder, const struct agg_input *inputs, uint32_t count);
 /* Updates into elements [from, from + size) of the sums, at once and without a journal: for sums
  * that nothing depends on yet (follow.h). first: overwrites. */
 void agg_fold_plain(const struct agg_folder *folder, const struct agg_input *inputs, uint32_t count,

@@ -109,6 +109,7 @@ static struct agg_folder folder_of(struct function *f)
 		.partial = &f->job.own,
 		.scale_bits = f->job.scale_bits,
 		.delay_us = f->job.test_delay_us,
+		.poison = f->job.test_poison,
 	};
 }
 
@@ -225,6 +226,11 @@ static int resume(struct function *f)
 			if (!find_input(f, &items[i], &inputs[i])) {
 				return -EAGAIN;
 			}
+		}
+		if (trib_partial_back(&f->job.own)) {
+			agg_fold_back(&folder, inputs, count);
+			log_info("function", "op taken out items=%u round=%u", count, own_round(f));
+			return 0;
 		}
 		agg_fold_run(&folder, inputs, count, trib_partial_resume(&f->job.own));
 	}

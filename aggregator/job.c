@@ -91,6 +91,7 @@ static int on_job(struct agg_job *job, const struct trib_fn_message *m, int *fds
 	job->elements = m->elements;
 	job->lr = m->lr;
 	job->test_delay_us = m->test_delay_us;
+	job->test_poison = m->test_poison;
 	job->known = true;
 	return 0;
 }

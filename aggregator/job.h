@@ -23,6 +23,7 @@ struct agg_job {
 	double lr;
 	uint64_t divisor; /* with the base; fixed point, 0 = the sum's own weights */
 	uint32_t test_delay_us;
+	uint32_t test_poison;
 	uint64_t owner_start; /* of this process, set by the caller */
 
 	bool has_segment;

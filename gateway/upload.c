@@ -312,7 +312,10 @@ static void on_reserve(const struct trib_value *value, void *arg)
 	} else if (strcmp(word, "DUP") == 0) {
 		replay(u, value);
 	} else if (strcmp(word, "CLOSED") == 0) {
-		gw_upload_refuse(u, gw_upload_closed(more), NULL);
+		gw_upload_refuse(u, gw_upload_closed(more),
+				 strcmp(more, "quarantined") == 0
+					 ? "it was accepted, and taken out: it could not be folded"
+					 : NULL);
 	} else if (strcmp(word, "NOTSEL") == 0) {
 		gw_upload_refuse(u, TRIB_PROBLEM_NOT_SELECTED, NULL);
 	} else if (strcmp(word, "STALE") == 0) {

@@ -200,12 +200,12 @@ static json_t *schemas(void)
 		{ "Version", "version:s program:s apiVersion:s" },
 		{ "Validation", "spec:o warnings:o" },
 		{ "Job", "apiVersion:s kind:s metadata:o spec:o status:o" },
-		{ "Round",
-		  "round:i state:s base_version:i version:i goal:i quorum:i "
-		  "selected_max:i selected:i accepted:i inflight:i stragglers:i late:i "
-		  "lost:i expired:i partial:i extended:i weight_sum:n opened:t deadline:t closed:t "
-		  "published:t "
-		  "why:s digest:s metrics:o timings:o" },
+		{ "Round", "round:i state:s base_version:i version:i goal:i quorum:i "
+			   "selected_max:i selected:i accepted:i inflight:i stragglers:i late:i "
+			   "lost:i expired:i quarantined:o partial:i extended:i weight_sum:n "
+			   "opened:t deadline:t closed:t "
+			   "published:t "
+			   "why:s digest:s metrics:o timings:o" },
 		{ "Update", "update:s job:s round:i client:s state:s digest:s weight:n bytes:i "
 			    "accepted_at:t lease_ends:t place:s" },
 		{ "Model", "version:i digest:s etag:s data_bytes:i round:i metrics:o url:s "

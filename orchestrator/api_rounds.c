@@ -70,6 +70,29 @@ static json_t *backup_json(const char *text)
 	return json;
 }
 
+/* "update|client|node|why;.." of the first ones, and how many in all. */
+static json_t *quarantine_json(const struct orc_round *round)
+{
+	static const char *const names[] = { "update", "client", "node", "why" };
+	json_t *items = json_array();
+	const char *text = round->quarantine;
+
+	while (*text) {
+		json_t *item = json_object();
+
+		for (size_t i = 0; i < TRIB_COUNT(names); i++) {
+			size_t size = strcspn(text, "|;");
+
+			(void)json_object_set_new(item, names[i], json_stringn(text, size));
+			text += size + (text[size] == '|');
+		}
+		text += strcspn(text, ";");
+		text += *text == ';';
+		(void)json_array_append_new(items, item);
+	}
+	return json_pack("{s:I, s:o}", "count", (json_int_t)round->quarantined, "items", items);
+}
+
 /* A round that was under way when its job ended goes nowhere any more. */
 static const char *round_state(const struct orc_round *round, enum orc_job_state job)
 {
@@ -106,6 +129,9 @@ static json_t *round_json(const struct orc_round *round, enum orc_job_state job)
 	(void)json_object_set_new(json, "partial", json_integer((json_int_t)round->partial));
 	if (round->kept) {
 		(void)json_object_set_new(json, "kept", json_integer((json_int_t)round->kept));
+	}
+	if (round->quarantined) {
+		(void)json_object_set_new(json, "quarantined", quarantine_json(round));
 	}
 	if (round->backup[0]) {
 		(void)json_object_set_new(json, "backup", backup_json(round->backup));

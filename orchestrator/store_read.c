@@ -73,10 +73,11 @@ static bool decimal(const char *text, uint64_t *ret_value)
 /* ---- one round ---- */
 
 static const char *const round_fields[] = {
-	"state",    "base",     "version",   "goal",   "quorum",  "selmax", "selected",
-	"acc",      "inflight", "late",      "lost",   "expired", "wsum",   "opened",
-	"deadline", "closed",   "published", "taskms", "why",     "task",   "tasknode",
-	"digest",   "extended", "metrics",   "bk",     "partial", "kept"
+	"state",    "base",    "version",  "goal",        "quorum",    "selmax",
+	"selected", "acc",     "inflight", "late",        "lost",      "expired",
+	"wsum",     "opened",  "deadline", "closed",      "published", "taskms",
+	"why",      "task",    "tasknode", "digest",      "extended",  "metrics",
+	"bk",       "partial", "kept",     "quarantined", "quar"
 };
 #define ROUND_WORDS (2 + TRIB_COUNT(round_fields))
 
@@ -121,6 +122,8 @@ static struct orc_round parse_round(uint64_t number, const struct trib_value *va
 	copy_text(round.backup, sizeof(round.backup), trib_value_at(value, 24));
 	round.partial = orc_value_u64(trib_value_at(value, 25));
 	round.kept = orc_value_u64(trib_value_at(value, 26));
+	round.quarantined = orc_value_u64(trib_value_at(value, 27));
+	copy_text(round.quarantine, sizeof(round.quarantine), trib_value_at(value, 28));
 	return round;
 }
 

@@ -229,6 +229,7 @@ struct orc_job {
 	char *metrics;    /* of the last version, "name=value,.."; owned by the view */
 };
 
+#define ORC_QUARANTINE_SIZE  2048
 #define ORC_BACKUP_TEXT_SIZE 640
 
 struct orc_round {
@@ -245,9 +246,10 @@ struct orc_round {
 	uint64_t late;
 	uint64_t lost;
 	uint64_t expired;
-	uint64_t partial;  /* counted, of clients that did a part of the work */
-	uint64_t extended; /* deadlines passed below the quorum */
-	uint64_t kept;     /* of the accepted: of earlier buffers (async.memory) */
+	uint64_t partial;     /* counted, of clients that did a part of the work */
+	uint64_t extended;    /* deadlines passed below the quorum */
+	uint64_t kept;        /* of the accepted: of earlier buffers (async.memory) */
+	uint64_t quarantined; /* were accepted, and could not be folded */
 	uint64_t weight_fx;
 	uint64_t opened;
 	uint64_t deadline;
@@ -259,6 +261,7 @@ struct orc_round {
 	char task_node[64];
 	char digest[64];
 	char metrics[TRIB_METRICS_TEXT_SIZE]; /* "name=value,.." once published */
+	char quarantine[ORC_QUARANTINE_SIZE]; /* "update|client|node|why;..", the first ones */
 	char backup[ORC_BACKUP_TEXT_SIZE]; /* functions/18_backup.lua: why its goal is what it is */
 };
 

@@ -42,6 +42,8 @@ struct trib_fn_message {
 	uint32_t input;         /* 0 delta: out = base + lr * mean; 1 weights: out = mean */
 	uint32_t version;       /* BASE */
 	uint32_t test_delay_us; /* tests: pause after each chunk, 0 in production */
+	uint32_t test_poison;   /* tests: a chunk of an update that begins with these bits kills */
+	uint32_t unused;
 	uint64_t elements;
 	uint64_t offset; /* BASE: where the data begins in the file */
 	double lr;

@@ -396,6 +396,7 @@ int trib_partial_begin(struct trib_partial *partial, const struct trib_partial_i
 	h->op_first = state == TRIB_PARTIAL_EMPTY;
 	put(h->cursor, 0);
 	put(h->undo_chunk, NO_CHUNK);
+	put(h->back, 0);
 	put(h->active_seq, h->done_seq + 1);
 	return 0;
 }
@@ -484,7 +485,7 @@ void trib_partial_end(struct trib_partial *partial)
 	uint32_t count = h->op_count < TRIB_OP_MAX ? h->op_count : TRIB_OP_MAX;
 	struct trib_partial_totals totals = { 0 };
 
-	if (!trib_partial_op_active(partial)) {
+	if (!trib_partial_op_active(partial) || get(h->back)) {
 		return;
 	}
 	if (!h->op_first) {
@@ -515,4 +516,74 @@ uint32_t trib_partial_resume(struct trib_partial *partial)
 		memcpy(memory, trib_partial_undo(partial), size);
 	}
 	return cursor;
+}
+
+/* ---- an op that is given up ---- */
+
+static void op_gone(struct trib_partial_header *h)
+{
+	put(h->active_seq, h->done_seq);
+	put(h->back, 0);
+}
+
+bool trib_partial_back(const struct trib_partial *partial)
+{
+	return trib_partial_op_active(partial) && get(trib_partial_header(partial)->back);
+}
+
+int trib_partial_abandon(struct trib_partial *partial)
+{
+	struct trib_partial_header *h = trib_partial_header(partial);
+
+	if (!trib_partial_op_active(partial) || h->op_count == 0 || h->op_count > TRIB_OP_MAX ||
+	    get(h->cursor) >= trib_partial_chunks(partial)) {
+		return -EINVAL;
+	}
+	for (uint32_t i = 0; i < h->op_count; i++) {
+		if (h->op[i].slot & TRIB_ITEM_PARTIAL) {
+			return -EINVAL;
+		}
+	}
+	if (get(h->back)) {
+		return -EAGAIN;
+	}
+	if (!h->op_first && trib_partial_resume(partial) > 0) {
+		put(h->undo_chunk, NO_CHUNK);
+		put(h->back, 1);
+		return -EAGAIN;
+	}
+	op_gone(h); /* what an op that overwrites has left, the next one overwrites */
+	return 0;
+}
+
+/* undo_chunk is believed only when it is the chunk below the cursor: while the undo of chunk c - 1
+ * is written, undo_chunk and the cursor say c. */
+bool trib_partial_back_chunk(struct trib_partial *partial, uint32_t *ret_chunk)
+{
+	struct trib_partial_header *h = trib_partial_header(partial);
+	uint32_t cursor = get(h->cursor);
+	uint8_t *memory;
+	size_t size;
+
+	if (cursor > trib_partial_chunks(partial)) {
+		return false; /* garbage */
+	}
+	if (cursor == 0) {
+		op_gone(h);
+		return false;
+	}
+	memory = chunk_memory(partial, cursor - 1, &size);
+	if (h->undo_chunk == cursor - 1) {
+		memcpy(memory, trib_partial_undo(partial), size);
+	} else {
+		memcpy(trib_partial_undo(partial), memory, size);
+		put(h->undo_chunk, cursor - 1);
+	}
+	*ret_chunk = cursor - 1;
+	return true;
+}
+
+void trib_partial_back_done(struct trib_partial *partial, uint32_t chunk)
+{
+	put(trib_partial_header(partial)->cursor, chunk);
 }

@@ -120,6 +120,7 @@ struct trib_partial_header {
 	uint64_t first;
 	uint32_t lane;  /* that part's number */
 	uint32_t lanes; /* of so many; 0 = 1 */
+	uint32_t back;  /* atomic: 1 = the active op is being taken out of the sums again */
 };
 _Static_assert(sizeof(struct trib_partial_header) <= TRIB_PARTIAL_HEADER_SIZE, "header page");
 
@@ -195,5 +196,19 @@ void trib_partial_end(struct trib_partial *partial);
  * items are in the header (copy and validate them). Only if an op is active. */
 uint32_t trib_partial_resume(struct trib_partial *partial);
 uint32_t trib_partial_chunks(const struct trib_partial *partial);
+
+/* ---- an op that cannot be finished: it is as if it had never begun ----
+ * Its chunks below the cursor are taken out from the last to the first, each with its undo; a
+ * successor goes on wherever its predecessor died. */
+
+/* Agent's, while nobody else writes: of an op on updates that has not done all its chunks. 0: it is
+ * gone; -EAGAIN: a function must take out what is in the sums; -EINVAL: no such op. Repeatable. */
+TRIB_MUST_CHECK int trib_partial_abandon(struct trib_partial *partial);
+/* The active op is being taken out. */
+bool trib_partial_back(const struct trib_partial *partial);
+/* Writer's side: the next chunk to take the op out of, with its undo taken (or the chunk restored).
+ * False: it is out of all, and gone. */
+bool trib_partial_back_chunk(struct trib_partial *partial, uint32_t *ret_chunk);
+void trib_partial_back_done(struct trib_partial *partial, uint32_t chunk);
 
 #endif

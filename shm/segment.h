@@ -66,7 +66,7 @@ struct trib_slot_record { /* 256 bytes; fields but word are written while FILLIN
 	double norm;            /* squared, of the payload; < 0: not taken */
 	uint64_t filled;        /* atomic: how much of the payload is here (below); in any state */
 	uint32_t folded_round;  /* the agent's: its sum has it; of a job with a memory */
-	uint32_t unused;
+	uint32_t poison;        /* the agent's: generation + 1 that is to be quarantined */
 	uint8_t reserved[256 - 48 - 68 - 32 - 36];
 };
 _Static_assert(sizeof(struct trib_slot_record) == 256, "slot record is 256 bytes");

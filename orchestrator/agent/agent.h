@@ -60,6 +60,12 @@ struct agent_fn {
 	bool children_known[AGENT_FUNCTIONS_MAX];
 	enum agent_role role; /* what it was last told to be */
 	uint32_t crashes;     /* in this round */
+	bool stalled;         /* killed by us for standing still */
+	bool lone;            /* what it has in hand it has alone (poison.c) */
+	bool op_back;         /* the op it died in last: which, how far, and how often there */
+	uint32_t op_cursor;
+	uint32_t op_deaths;
+	uint64_t op_seq;
 	uint64_t respawn_ms;
 	uint64_t worked_ms; /* last given or done something */
 	uint64_t reset_ns;  /* RESET sent to a warm process, not answered yet; 0 = none */
@@ -71,7 +77,8 @@ enum agent_note_where {
 	AGENT_NOTE_NONE,
 	AGENT_NOTE_PENDING,
 	AGENT_NOTE_OUT,
-	AGENT_NOTE_KEPT /* folded, and not to be freed yet (memory.c) */
+	AGENT_NOTE_KEPT,  /* folded, and not to be freed yet (memory.c) */
+	AGENT_NOTE_POISON /* never to be folded: it is being taken out of its round (poison.c) */
 };
 
 struct agent_note {      /* what we believe of a slot */
@@ -80,6 +87,8 @@ struct agent_note {      /* what we believe of a slot */
 	uint8_t held;    /* PENDING: that group must have it again; 0 = any */
 	uint16_t left;   /* OUT: lanes that have not folded it, a bit each */
 	bool committing; /* READY slot of a dead gateway, commit under way */
+	uint8_t strikes; /* functions that died folding it and others */
+	uint8_t alone;   /* ..and it alone */
 	uint8_t follow;  /* group that was told to follow it in generation follow_gen; 0 = none */
 	uint32_t gen;
 	uint32_t follow_gen;
@@ -186,8 +195,13 @@ struct agent_job {
 	uint64_t scanned_ms;
 	uint64_t progress; /* of its functions, and since when it stands still */
 	uint64_t progress_ms;
-	bool report_sent;      /* REPORTING: an answer is awaited, or it was good */
-	struct agent_out *out; /* finalised model, elements * 4; NULL: not yet */
+	/* poison.c */
+	uint32_t poisoned;      /* slots condemned and not freed yet */
+	uint32_t faulted_round; /* a function died in it by its own fault */
+	uint64_t poison_ms;     /* when the record is asked next */
+	const char *hopeless;   /* why the sums are of no use, NULL: they are not */
+	bool report_sent;       /* REPORTING: an answer is awaited, or it was good */
+	struct agent_out *out;  /* finalised model, elements * 4; NULL: not yet */
 	struct agent_ahead ahead;
 	char digest[40];
 	struct agent_peers peers;
@@ -235,7 +249,9 @@ struct agent_options {
 	const char *peer_ca;
 	const char *peer_cert;
 	const char *peer_key;
+	uint64_t poison_deaths; /* in a row, before a set is split, and one alone quarantined */
 	uint64_t fold_delay_us; /* tests */
+	uint64_t poison_bits;   /* tests */
 	bool share;             /* socket and files are for the group, too */
 	bool check;
 };
@@ -338,6 +354,8 @@ struct agent {
 	struct agent_drain drain;
 	int zygote_fd;
 	int zygote_pid;
+	uint64_t zygote_ms;       /* when it was started last, or is to be */
+	uint64_t zygote_pause_ms; /* before the next one, if it dies soon */
 	struct trib_io *zygote_io;
 	struct { /* spawns the zygote has not answered yet, in order */
 		struct agent_fn *fn;
@@ -437,6 +455,7 @@ bool agent_model_made(struct agent_job *job, const struct trib_descriptor *d);
 int agent_pidfd(int pid);
 TRIB_MUST_CHECK int agent_zygote_start(struct agent *agent);
 void agent_zygote_stop(struct agent *agent);
+void agent_zygote_tick(struct agent *agent, uint64_t now_ms); /* starts one that is due */
 /* Brings function `index` to life (making its partial if need be). 0 or -errno. */
 TRIB_MUST_CHECK int agent_fn_start(struct agent_job *job, uint32_t index);
 /* What its route has counted since goes into the node's counters. */
@@ -554,12 +573,24 @@ void agent_round_synced(struct agent_job *job, const struct trib_value *sync);
 void agent_round_dispatch(struct agent_job *job); /* hand out what is pending */
 void agent_round_advance(struct agent_job *job);  /* close if all is folded, and so on */
 void agent_round_ack(struct agent_job *job, const struct trib_descriptor *descriptor);
-void agent_round_fn_died(struct agent_fn *fn);
+void agent_round_fn_died(struct agent_fn *fn, bool fault);
 struct trib_partial_totals agent_round_folded(const struct agent_job *job);
 /* The function lives and serves the round. */
 TRIB_MUST_CHECK int agent_round_ready(struct agent_job *job, uint32_t index);
 /* It has merged the child of that number in this round. */
 bool agent_round_merged(const struct agent_job *job, uint32_t index);
+
+/* poison.c: updates whose folding kills */
+/* By its own fault, as the wait status says: not by somebody's signal. */
+bool agent_poison_fault(const struct agent_fn *fn, bool exited, int status);
+/* Such a death: what it had begun is blamed, or given up. Before anything is taken back. */
+void agent_poison_died(struct agent_fn *fn);
+/* It has been in too many deaths: to be handed out alone. */
+bool agent_poison_suspect(const struct agent_job *job, uint32_t slot);
+/* Never to be handed out again. */
+bool agent_poison_condemned(const struct agent_job *job, uint32_t slot);
+bool agent_poison_may_hand(const struct agent_job *job, uint32_t base, uint32_t slot);
+void agent_poison_tick(struct agent_job *job, uint64_t now);
 
 /* follow.c: updates folded while they arrive */
 #define AGENT_FOLLOW_MAX \
@@ -660,6 +691,8 @@ enum agent_metric {
 	AGENT_M_SPAWN_US,
 	AGENT_M_CRASHES,
 	AGENT_M_REPLAYED,
+	AGENT_M_ABANDONED,
+	AGENT_M_QUARANTINED,
 	AGENT_M_UPDATES,
 	AGENT_M_ROUNDS,
 	AGENT_M_LOST,

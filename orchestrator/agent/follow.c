@@ -76,7 +76,8 @@ static bool worth_it(const struct agent_job *job, const struct trib_descriptor *
 	uint32_t arrived = job->arrived > job->accepted ? job->arrived : job->accepted;
 
 	return job->phase == AGENT_COLLECTING && !job->closing && d->round == job->round &&
-	       job->wish.policy == AGENT_EAGER && d->weight && d->bytes == job->payload &&
+	       job->faulted_round != job->round && job->wish.policy == AGENT_EAGER && d->weight &&
+	       d->bytes == job->payload &&
 	       (job->goal == 0 || followed(job, 0) + arrived < job->goal);
 }
 

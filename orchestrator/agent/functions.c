@@ -25,6 +25,8 @@
 
 #define STALL_MS           10000
 #define STALL_BYTES_PER_MS 32768
+#define ZYGOTE_MIN_MS      20
+#define ZYGOTE_MAX_MS      5000
 
 #ifndef P_PIDFD
 #define P_PIDFD 3
@@ -102,6 +104,8 @@ static void end_untold(const struct agent *agent)
 
 static void zygote_lost(struct agent *agent)
 {
+	uint64_t now = trib_clock_ms();
+
 	log_err("functions", "event=zygote-lost pid=%d", agent->zygote_pid);
 	agent_zygote_stop(agent);
 	end_untold(agent);
@@ -113,12 +117,28 @@ static void zygote_lost(struct agent *agent)
 			agent_pool_answered(agent, 0, agent->spawns[at].spare_fd);
 		}
 		if (fn && fn->state == AGENT_FN_LIVE && fn->pid == 0) {
-			agent_round_fn_died(fn);
+			agent_round_fn_died(fn, false);
 		}
 	}
 	agent->spawn_count = 0;
-	if (agent_zygote_start(agent)) {
+	/* One that dies at start is tried again later each time. */
+	if (now - agent->zygote_ms > ZYGOTE_MAX_MS) {
+		agent->zygote_pause_ms = 0;
+	}
+	agent->zygote_ms = now + agent->zygote_pause_ms;
+	agent->zygote_pause_ms =
+		agent->zygote_pause_ms ? 2 * agent->zygote_pause_ms : ZYGOTE_MIN_MS;
+	if (agent->zygote_pause_ms > ZYGOTE_MAX_MS) {
+		agent->zygote_pause_ms = ZYGOTE_MAX_MS;
+	}
+	agent_zygote_tick(agent, now);
+}
+
+void agent_zygote_tick(struct agent *agent, uint64_t now_ms)
+{
+	if (agent->zygote_fd < 0 && now_ms >= agent->zygote_ms && agent_zygote_start(agent)) {
 		log_err("functions", "event=zygote-not-restarted");
+		agent->zygote_ms = now_ms + ZYGOTE_MAX_MS;
 	}
 }
 
@@ -126,6 +146,7 @@ static void on_function_exit(int pidfd, unsigned ready, void *arg)
 {
 	struct agent_fn *fn = arg;
 	siginfo_t info = { .si_pid = 0 };
+	bool fault;
 
 	(void)ready;
 	if (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG) == 0 &&
@@ -142,7 +163,8 @@ static void on_function_exit(int pidfd, unsigned ready, void *arg)
 			 info.si_status);
 	}
 	fn->pid = 0;
-	agent_round_fn_died(fn);
+	fault = agent_poison_fault(fn, info.si_code == CLD_EXITED, info.si_status);
+	agent_round_fn_died(fn, fault);
 }
 
 static void watch_exit(struct agent_fn *fn)
@@ -179,6 +201,9 @@ static void spawned(struct agent *agent, const struct trib_fn_message *message)
 	}
 	if (message->pid <= 0) {
 		log_err("functions", "event=spawn-failed");
+		if (fn && fn->spawned_ns == life && fn->state == AGENT_FN_LIVE) {
+			agent_round_fn_died(fn, false); /* tried again, later each time */
+		}
 		return;
 	}
 	if (!fn || fn->spawned_ns != life || fn->state != AGENT_FN_LIVE) {
@@ -287,6 +312,7 @@ static int control(struct agent_fn *fn, struct trib_fn_message *message, const i
 	message->elements = fn->job->elements;
 	message->lr = fn->job->lr;
 	message->test_delay_us = (uint32_t)fn->job->agent->options.fold_delay_us;
+	message->test_poison = (uint32_t)fn->job->agent->options.poison_bits;
 	return trib_fd_send(fn->control_fd, message, sizeof(*message), fds, count);
 }
 
@@ -479,6 +505,7 @@ int agent_fn_start(struct agent_job *job, uint32_t index)
 	}
 	fn->state = AGENT_FN_LIVE;
 	fn->worked_ms = trib_clock_ms();
+	fn->stalled = false;
 	fn->reset_ns = 0;
 	fn->flushed = false;
 	fn->reset_round = 0;
@@ -718,6 +745,7 @@ static void watch(struct agent_job *job, uint64_t now_ms)
 			agent_count(AGENT_M_STALLED, 1);
 			log_warn("functions", "event=function-stalled job=%s fn=%u pid=%d", job->id,
 				 i, pid);
+			job->fns[i].stalled = fn->pid > 0;
 			(void)kill(pid, SIGKILL); /* the pidfd tells the rest */
 		}
 	}

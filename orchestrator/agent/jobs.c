@@ -635,6 +635,10 @@ void agent_jobs_tick(struct agent *agent)
 		if (!job) {
 			continue;
 		}
+		if (job->hopeless) {
+			agent_job_lose(job, job->hopeless);
+			continue;
+		}
 		if (job->mismatch_ms && now - job->mismatch_ms > MISMATCH_MS) {
 			agent_job_lose(job, "counts of node and record differ");
 			continue;
@@ -650,6 +654,7 @@ void agent_jobs_tick(struct agent *agent)
 				agent_slots_scan(job);
 			}
 			agent_peers_tick(job, now);
+			agent_poison_tick(job, now);
 			agent_fn_tick(job, now);
 			if (job->phase == AGENT_COLLECTING && !job->closing) {
 				agent_tree_look(job);

@@ -134,6 +134,10 @@ static int parse(struct agent_options *o, int argc, char **argv)
 		{ "peer-cert", TRIB_OPTION_TEXT, &o->peer_cert, 0, 0, "FILE",
 		  "shown to them, if they ask" },
 		{ "peer-key", TRIB_OPTION_TEXT, &o->peer_key, 0, 0, "FILE", "its key" },
+		{ "poison-deaths", TRIB_OPTION_NUMBER, &o->poison_deaths, 1, 100, "N",
+		  "functions killed in a row before an update is quarantined" },
+		{ "test-poison-bits", TRIB_OPTION_NUMBER, &o->poison_bits, 0, UINT32_MAX, "N",
+		  "tests only: a chunk of an update that begins so kills" },
 		{ "test-fold-delay-us", TRIB_OPTION_NUMBER, &o->fold_delay_us, 0, 10000000, "N",
 		  "tests only: pause after each chunk" },
 		TRIB_SHARE_OPTION(o->share),
@@ -163,6 +167,7 @@ static int parse(struct agent_options *o, int argc, char **argv)
 		.idle_ms = 10000,
 		.function_bytes = 4ull << 30,
 		.spares = 4,
+		.poison_deaths = 3,
 		.cgroup = "",
 		.lease_ms = 10000,
 	};
@@ -197,6 +202,7 @@ static void on_tick(void *arg)
 	struct agent *agent = arg;
 
 	agent_links_tick(agent);
+	agent_zygote_tick(agent, trib_clock_ms());
 	agent_jobs_tick(agent);
 	agent_pool_tick(agent, trib_clock_ms());
 	agent_load_sample(agent, trib_clock_ms());

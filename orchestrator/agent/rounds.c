@@ -171,6 +171,7 @@ static bool can_take(const struct agent_job *job, uint32_t group)
 		const struct agent_fn *fn = &job->fns[i];
 
 		if (fn->flushed || fn->outstanding >= job->plan.credit ||
+		    (fn->lone && fn->outstanding) ||
 		    (agent_tree_holds(job, i) &&
 		     trib_partial_state(&fn->partial) == TRIB_PARTIAL_SEALED)) {
 			return false;
@@ -283,7 +284,7 @@ static int hand_out(struct agent_job *job, uint32_t base, uint32_t slot)
 		.weight = record->counted,
 		.bytes = job->payload,
 		.updates = 1,
-		.tag = more_follow(job, &job->fns[base]),
+		.tag = !agent_poison_suspect(job, slot) && more_follow(job, &job->fns[base]),
 		.sent_us = record->ready_us,
 	};
 	uint64_t now = trib_clock_ms();
@@ -304,6 +305,7 @@ static int hand_out(struct agent_job *job, uint32_t base, uint32_t slot)
 			note->left |= (uint16_t)(1u << lane);
 			note->held = job->lanes > 1 ? (uint8_t)base : 0;
 			fn->outstanding++;
+			fn->lone = agent_poison_suspect(job, slot);
 			fn->worked_ms = now;
 		}
 	}
@@ -351,6 +353,11 @@ void agent_round_dispatch(struct agent_job *job)
 		if (round == job->round) {
 			uint32_t gen = job->notes[slot].gen;
 
+			if (agent_poison_condemned(job, slot)) {
+				take_head(job);
+				job->notes[slot].where = AGENT_NOTE_POISON;
+				continue;
+			}
 			index = agent_slot_holder(job, slot, gen);
 			if (index == 0 && agent_slot_folded(job, slot, gen)) {
 				take_head(job);
@@ -360,6 +367,9 @@ void agent_round_dispatch(struct agent_job *job)
 			index = index ? index : job->notes[slot].held;
 			index = index ? index : agent_follow_holder(job, slot);
 			index = index ? index : choose(job);
+			if (index && !agent_poison_may_hand(job, index, slot)) {
+				return; /* what is in hand first */
+			}
 			if (index == 0 || hand_out(job, index, slot)) {
 				return;
 			}
@@ -634,12 +644,15 @@ void agent_round_advance(struct agent_job *job)
 
 /* ---- a function died ---- */
 
-void agent_round_fn_died(struct agent_fn *fn)
+void agent_round_fn_died(struct agent_fn *fn, bool fault)
 {
 	struct agent_job *job = fn->job;
 	uint64_t delay = 5u << (fn->crashes < 8 ? fn->crashes : 8);
 
 	agent_fn_stop(fn);
+	if (fault) {
+		agent_poison_died(fn);
+	}
 	fn->crashes++;
 	fn->state = AGENT_FN_WAIT;
 	fn->respawn_ms = trib_clock_ms() + (fn->crashes == 1 ? 0 : delay);

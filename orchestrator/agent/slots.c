@@ -118,6 +118,13 @@ void agent_slot_claimed(struct agent_job *job, uint32_t slot, uint32_t gen)
 	job->notes[slot].gen = gen;
 	job->notes[slot].held = 0;
 	job->notes[slot].committing = false;
+	job->notes[slot].strikes = 0;
+	job->notes[slot].alone = 0;
+	if (agent_poison_condemned(job, slot)) { /* by the agent before us */
+		job->notes[slot].where = AGENT_NOTE_POISON;
+		job->poisoned++;
+		return;
+	}
 	if (agent_memory_holds(job, slot)) {
 		job->notes[slot].where = AGENT_NOTE_KEPT;
 		return;

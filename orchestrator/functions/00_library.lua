@@ -37,6 +37,7 @@
 
 local KEEP_ROUNDS = 64        -- rounds whose records are kept
 local TOKENS_MAX = 100000     -- of a job
+local QUARANTINED = '!'       -- in place of the place: counted, and taken out again (51_quarantine)
 
 local function now() local t = redis.call('TIME'); return t[1] * 1000 + math.floor(t[2] / 1000) end
 local function prefix(k) return string.sub(k, 1, -4) end

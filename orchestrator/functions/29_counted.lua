@@ -14,6 +14,7 @@ local function committed(u)
 end
 
 local function last_put(k, client, record)
+  if string.sub(record, -1) == QUARANTINED then return end
   local key = prefix(k[1]) .. 'last'
   if redis.call('HLEN', key) < COUNTED_MAX or redis.call('HEXISTS', key, client) == 1 then
     redis.call('HSET', key, client, record)

@@ -64,10 +64,12 @@ local function areserve(k, a, j)
   local p, t = prefix(k[1]), now()
   local u = redis.call('HGET', p .. 'aupd', a[1])
   local c = committed(u or '')
+  if c and c.id == a[2] and c.place == QUARANTINED then return {'CLOSED', 'quarantined'} end
   if c and c.id == a[2] then return {'DUP', c.ms, c.digest, c.weight, c.counted, c.n} end
   if c or not u then
     local old = j.switched and redis.call('HGET', p .. 'r:' .. a[3] .. ':upd', a[1])
-    local oid, ms, dg, w = string.match(old or '', '^C|([^|]*)|(%d+)|([^|]*)|([^|]*)|')
+    local oid, ms, dg, w, place = string.match(old or '', '^C|([^|]*)|(%d+)|([^|]*)|([^|]*)|(.*)$')
+    if oid == a[2] and place == QUARANTINED then return {'CLOSED', 'quarantined'} end
     if oid == a[2] then return {'DUP', ms, dg, w, w, a[3]} end
     return {'NOTSEL'}
   end
@@ -91,6 +93,7 @@ local function of_sync_round(p, a)
   local u = redis.call('HGET', p .. 'r:' .. a[3] .. ':upd', a[1])
   local id, ms, dg, w, place = string.match(u or '', '^C|([^|]*)|(%d+)|([^|]*)|([^|]*)|(.*)$')
   if id ~= a[2] then return nil end
+  if place == QUARANTINED then return {'CLOSED', 'quarantined'} end
   if dg ~= a[4] or w ~= a[5] then return {'CONFLICT'} end
   return {place == a[6] and 'SAME' or 'DUP', ms, dg, w, w, a[3]}
 end
@@ -125,6 +128,7 @@ local function acommit(k, a, j)
   if not u then return acounted(p, a, j) end
   local c = committed(u)
   if c then
+    if c.id == a[2] and c.place == QUARANTINED then return {'CLOSED', 'quarantined'} end
     if c.id == a[2] and c.digest == a[4] and c.weight == a[5] then
       return {c.place == a[6] and 'SAME' or 'DUP', c.ms, c.digest, c.weight, c.counted, c.n}
     end

@@ -20,6 +20,7 @@ end
 local function late_dup(k, a, id, rest)
   local c = late_record(k, a[1], rest)
   if id ~= a[2] then return {'NOTSEL'} end
+  if c.place == QUARANTINED then return {'CLOSED', 'quarantined'} end
   if not c.ms then return {'CLOSED', 'published'} end       -- so old that its round is forgotten
   return {'DUP', c.ms, c.digest, c.raw, c.counted, c.m}
 end
@@ -27,6 +28,7 @@ end
 local function late_again(k, a, id, rest)
   local c = late_record(k, a[1], rest)
   if id ~= a[2] then return {'NORES'} end
+  if c.place == QUARANTINED then return {'CLOSED', 'quarantined'} end
   if not c.ms then return {'CLOSED', 'published'} end
   if c.digest ~= a[4] or c.raw ~= a[5] then return {'CONFLICT'} end
   return {c.place == a[6] and 'SAME' or 'DUP', c.ms, c.digest, c.raw, c.counted, c.m}

@@ -124,7 +124,8 @@ local function reserve(k, a)
     local s, id, rest = string.match(u, '^(%a)|([^|]*)|(.*)$')
     if s == 'C' then
       if id ~= a[2] then return {'NOTSEL'} end
-      local ms, dg, w = string.match(rest, '^(%d+)|([^|]*)|([^|]*)|')
+      local ms, dg, w, place = string.match(rest, '^(%d+)|([^|]*)|([^|]*)|(.*)$')
+      if place == QUARANTINED then return {'CLOSED', 'quarantined'} end
       return {'DUP', ms, dg, w, w, a[3]}
     end
     if s == 'L' then return late_dup(k, a, id, rest) end
@@ -178,6 +179,7 @@ local function commit(k, a)
   if not u then return {'NORES'} end
   if s == 'C' then
     local ms, dg, w, place = string.match(rest, '^(%d+)|([^|]*)|([^|]*)|(.*)$')
+    if id == a[2] and place == QUARANTINED then return {'CLOSED', 'quarantined'} end
     if id == a[2] and dg == a[4] and w == a[5] then
       -- the very slot that counted (a repeated commit), or another copy of the same upload
       return {place == a[6] and 'SAME' or 'DUP', ms, dg, w, w, a[3]}

@@ -134,7 +134,7 @@ class World:
         state = self.round(work).get("state") if n else None
         client, node = rng.choice(self.clients), rng.choice(NODES)
         what = rng.choice(["open", "checkin", "checkin", "reserve", "release", "commit", "commit", "commit", "deadline",
-                           "done", "publish", "lost", "again", "again", "again", "nap", "pause"] +
+                           "done", "publish", "lost", "poison", "again", "again", "again", "nap", "pause"] +
                           ["patch"] * 2 * self.patches)
         if what == "open":
             self.call("round_open", "5|o", n + 1, now["version"], self.goal, rng.randint(1, self.goal), self.selmax,
@@ -176,6 +176,8 @@ class World:
                 assert len(gone) == answer[1], (gone, answer)
                 for k in gone:
                     del self.receipts[k]
+        elif what == "poison" and self.receipts:
+            self.poison(*rng.choice(sorted(self.receipts)))
         elif what == "again":
             self.again()
         elif what == "patch":
@@ -196,6 +198,18 @@ class World:
         gen = int(self.job()["gen"])
         answer = self.call("job_patch", "5|o", gen, json.dumps(spec), self.goal, 1, self.selmax, 40, 3, 1000)
         assert answer == ["OK", gen + 1], answer
+
+    def poison(self, at, update):
+        """Its folding kills: it is out of its round, if that counts it and is not made yet."""
+        place, node = self.receipts[at, update]
+        r = self.round(at)
+        counts = r.get("state") in ("open", "closing") and "task" not in r
+        answer = self.call("quarantine", at, update, place, node, "kills")
+        assert (answer[0] == "OK") == counts, (answer, r)
+        if counts:
+            del self.receipts[at, update]
+            assert self.call("quarantine", at, update, place, node, "kills") == ["SAME"]
+            assert self.round(at)["state"] in ("open", "closing", "failed")
 
     def reported(self, n):
         return "task" in self.round(n)
@@ -219,7 +233,7 @@ class World:
         for k in range(1, n + 1):
             r, base = self.round(k), f"trib:{{job_x}}:r:{k}"
             parts = {c: v.split("|") for c, v in pairs(self.r("HGETALL", base + ":upd")).items()}
-            counted = {c: v for c, v in parts.items() if v[0] == "C"}
+            counted = {c: v for c, v in parts.items() if v[0] == "C" and v[5] != "!"}
             assert int(r["acc"]) == len(counted), r
             if "published" not in r:
                 self.check_metrics(r, pairs(self.r("HGETALL", base + ":met")), counted)

@@ -178,6 +178,98 @@ static void killed_at_any_step_a_successor_gives_the_same_bits(void **state)
 	}
 }
 
+/* The op is taken out in a child that kills itself after `steps`; true when it was killed. */
+static bool back_in_child(struct agg_folder folder, uint32_t from, uint32_t count, uint32_t steps)
+{
+	struct death death = { .steps_left = steps };
+	struct trib_partial_item items[TRIB_FOLD_MAX];
+	struct agg_input inputs[TRIB_FOLD_MAX];
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		describe(items, inputs, from, count);
+		folder.on_step = die_at;
+		folder.arg = &death;
+		agg_fold_back(&folder, inputs, count);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status) || WEXITSTATUS(status) == 0);
+	return WIFSIGNALED(status);
+}
+
+/* Given up after every step, and killed at every step of being taken out. */
+static void an_op_that_is_given_up_leaves_no_trace(void **state)
+{
+	struct trib_partial before = make(LARGE, TRIB_ACCUMULATE_EXACT, 0);
+	struct trib_partial after = make(LARGE, TRIB_ACCUMULATE_EXACT, 0);
+	struct agg_folder before_folder = folder_of(&before);
+	struct agg_folder after_folder = folder_of(&after);
+	uint32_t taken_out = 0;
+	bool dead = true;
+
+	(void)state;
+	fold(&before_folder, 0, 3);
+	fold(&after_folder, 0, 3);
+	fold(&after_folder, 6, 2);
+	for (uint32_t steps = 0; dead; steps++) {
+		struct trib_partial p = make(LARGE, TRIB_ACCUMULATE_EXACT, 1);
+		struct agg_folder folder = folder_of(&p);
+		int rc;
+
+		fold(&folder, 0, 3);
+		dead = fold_in_child(folder, 3, 5, steps);
+		rc = trib_partial_abandon(&p);
+		if (rc == -EINVAL) { /* all its chunks were done */
+			finish(&folder);
+			assert_true(trib_partial_folded(&p, 7, 1));
+		} else {
+			uint32_t pause = steps % 7;
+
+			assert_int_equal(rc, trib_partial_back(&p) ? -EAGAIN : 0);
+			taken_out += rc == -EAGAIN;
+			while (trib_partial_back(&p) && back_in_child(folder, 3, 5, pause)) {
+				assert_int_equal(trib_partial_abandon(&p),
+						 trib_partial_back(&p) ? -EAGAIN : -EINVAL);
+				pause += 3; /* the next one gets further */
+			}
+			assert_false(trib_partial_op_active(&p));
+			assert_same(&p, &before);
+			assert_false(trib_partial_folded(&p, 3, 1));
+			fold(&folder, 6, 2);
+			assert_same(&p, &after);
+			assert_true(trib_partial_folded(&p, 7, 1) &&
+				    !trib_partial_folded(&p, 3, 1));
+		}
+		trib_partial_fini(&p);
+	}
+	assert_int_equal(taken_out, 4 * (trib_partial_chunks(&before) - 1));
+	trib_partial_fini(&before);
+	trib_partial_fini(&after);
+}
+
+/* The first op overwrites: nothing has to be taken out. */
+static void a_first_op_that_is_given_up_leaves_an_empty_partial(void **state)
+{
+	struct trib_partial whole = make(LARGE, TRIB_ACCUMULATE_F32, 0);
+	struct trib_partial p = make(LARGE, TRIB_ACCUMULATE_F32, 1);
+	struct agg_folder whole_folder = folder_of(&whole);
+	struct agg_folder folder = folder_of(&p);
+
+	(void)state;
+	fold(&whole_folder, 5, 3);
+	assert_int_equal(trib_partial_abandon(&p), -EINVAL); /* there is none */
+	assert_true(fold_in_child(folder, 0, 3, 6));
+	assert_int_equal(trib_partial_abandon(&p), 0);
+	assert_false(trib_partial_op_active(&p));
+	assert_int_equal(trib_partial_state(&p), TRIB_PARTIAL_EMPTY);
+	fold(&folder, 5, 3);
+	assert_same(&p, &whole);
+	trib_partial_fini(&whole);
+	trib_partial_fini(&p);
+}
+
 static void a_child_partial_is_merged_and_an_empty_one_is_nothing(void **state)
 {
 	(void)state;
@@ -477,6 +569,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(killed_at_any_step_a_successor_gives_the_same_bits),
+		cmocka_unit_test(an_op_that_is_given_up_leaves_no_trace),
+		cmocka_unit_test(a_first_op_that_is_given_up_leaves_an_empty_partial),
 		cmocka_unit_test(a_child_partial_is_merged_and_an_empty_one_is_nothing),
 		cmocka_unit_test(killed_at_any_instruction_a_successor_stands_at_a_whole_op),
 		cmocka_unit_test(the_sandbox_lets_in_descriptors_and_nothing_out),
