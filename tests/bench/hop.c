@@ -3,9 +3,15 @@
  * process, functions as forked echoes. Variants: `ring1` hub -> f1 -> hub (2 hops), `ring3`
  * hub -> f1 -> f2 -> f3 -> hub (4 hops), `flow` ring1 with 256 letters under way.
  * `hop`: ring1 where the function maps an object of the descriptor's `bytes` and reads both its
- * ends, for each update size; the value is one way (half of it).
- * JSON lines: name, value (median of RUNS medians; for flow: letters a second), unit, n, spread.
- * Modes alternate run by run, so that a noisy neighbour hits both alike.
+ * ends, for each update size; the value is one way (half of it). Its floor is two processes and a
+ * pair of Unix sockets, every call blocking.
+ *
+ *   hop [sizes | rings]              `hop` alone, the others alone; without a word both
+ *
+ * JSON lines: name, value (median of RUNS medians; for flow: letters a second), unit, n, spread;
+ * of `hop` also the same in seconds, the CPU seconds of a hop (of all processes) and how both are
+ * to the floor's, the most memory a process had, payload bytes copied (nobody touches more than
+ * the two ends). Modes alternate run by run, so that a noisy neighbour hits all alike.
  */
 #include <errno.h>
 #include <poll.h>
@@ -14,6 +20,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,6 +35,7 @@
 #define WINDOW    256u
 #define FUNCTIONS 3u
 #define JOB       7u
+#define KINDS     3u
 
 struct bench {
 	uint64_t bytes;              /* of the object the descriptors speak of */
@@ -39,6 +48,7 @@ struct bench {
 	uint32_t sent;
 	uint32_t done;
 	uint64_t started_ns;
+	double cpu_s; /* of the last run, all its processes */
 	uint32_t took_ns[FLOW];
 };
 
@@ -141,6 +151,84 @@ static int by_double(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* CPU seconds of this process and of `pids` so far. */
+static double cpu(const pid_t *pids, uint32_t count)
+{
+	struct timespec t;
+	clockid_t clock;
+	double sum;
+
+	(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	sum = (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+	for (uint32_t i = 0; i < count; i++) {
+		if (clock_getcpuclockid(pids[i], &clock) == 0 && clock_gettime(clock, &t) == 0) {
+			sum += (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+		}
+	}
+	return sum;
+}
+
+static double median_us(uint32_t total)
+{
+	qsort(bench.took_ns, total, sizeof(bench.took_ns[0]), by_value);
+	return bench.took_ns[total / 2] / 1000.0;
+}
+
+static void end(pid_t pid)
+{
+	(void)kill(pid, SIGKILL);
+	(void)waitpid(pid, NULL, 0);
+}
+
+static void pass_on(int fd, struct trib_descriptor *d)
+{
+	if (recv(fd, d, sizeof(*d), 0) != sizeof(*d)) {
+		_exit(0); /* the other one has gone */
+	}
+	d->weight = bench.object[0] + bench.object[d->bytes - 1];
+	if (send(fd, d, sizeof(*d), 0) != sizeof(*d)) {
+		_exit(1);
+	}
+}
+
+/* Median round trip in us of a descriptor over a pair of sockets. */
+static double run_floor(void)
+{
+	struct trib_descriptor d = { .bytes = bench.bytes };
+	pid_t pid;
+	double before;
+	int fds[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, fds)) {
+		die("socketpair", -errno);
+	}
+	pid = fork();
+	if (pid < 0) {
+		die("fork", -errno);
+	}
+	if (pid == 0) {
+		(void)close(fds[0]);
+		for (;;) {
+			pass_on(fds[1], &d);
+		}
+	}
+	(void)close(fds[1]);
+	before = cpu(&pid, 1);
+	for (uint32_t i = 0; i < TRIPS; i++) {
+		uint64_t start = trib_clock_ns();
+
+		if (send(fds[0], &d, sizeof(d), 0) != sizeof(d) ||
+		    recv(fds[0], &d, sizeof(d), 0) != sizeof(d)) {
+			die("floor", -errno);
+		}
+		bench.took_ns[i] = (uint32_t)(trib_clock_ns() - start);
+	}
+	bench.cpu_s = cpu(&pid, 1) - before;
+	(void)close(fds[0]);
+	end(pid);
+	return median_us(TRIPS);
+}
+
 /* Median round trip in us, or letters a second when `window` > 1. */
 static double run(enum trib_transport_mode mode, uint32_t functions, uint32_t window,
 		  uint32_t total)
@@ -179,6 +267,7 @@ static double run(enum trib_transport_mode mode, uint32_t functions, uint32_t wi
 	if (rc) {
 		die("io", rc);
 	}
+	bench.cpu_s = -cpu(pids, functions);
 	start_ns = trib_clock_ns();
 	post();
 	rc = trib_loop_run(bench.loop);
@@ -186,9 +275,9 @@ static double run(enum trib_transport_mode mode, uint32_t functions, uint32_t wi
 		die("loop", rc);
 	}
 	result = total / ((double)(trib_clock_ns() - start_ns) / 1e9);
+	bench.cpu_s += cpu(pids, functions);
 	if (window == 1) {
-		qsort(bench.took_ns, total, sizeof(bench.took_ns[0]), by_value);
-		result = bench.took_ns[total / 2] / 1000.0;
+		result = median_us(total);
 	}
 	io = trib_io_free(io);
 	for (uint32_t i = 0; i <= functions; i++) {
@@ -196,8 +285,7 @@ static double run(enum trib_transport_mode mode, uint32_t functions, uint32_t wi
 	}
 	(void)close(bench.fd);
 	for (uint32_t i = 0; i < functions; i++) {
-		(void)kill(pids[i], SIGKILL);
-		(void)waitpid(pids[i], NULL, 0);
+		end(pids[i]);
 	}
 	transport = trib_transport_free(transport);
 	return result;
@@ -227,14 +315,54 @@ static void report(const char *name, uint32_t functions, uint32_t window, uint32
 	}
 }
 
-/* One hop for each size of update, modes and sizes in turn. */
+struct hop {
+	double us[RUNS]; /* one way; < 0: this kind cannot be had here */
+	double cpu_s[RUNS];
+};
+
+static double median(const double *values)
+{
+	double sorted[RUNS];
+
+	memcpy(sorted, values, sizeof(sorted));
+	qsort(sorted, RUNS, sizeof(*sorted), by_double);
+	return sorted[RUNS / 2];
+}
+
+static void hop_line(uint32_t kind, double mb, const struct hop *hop, const struct hop *floor)
+{
+	static const char *const words[] = { "floor", "skmsg", "relay" };
+	struct rusage self;
+	struct rusage others;
+	long rss_kib;
+	double speed[RUNS];
+	double cost[RUNS];
+	double sorted[RUNS];
+
+	(void)getrusage(RUSAGE_SELF, &self);
+	(void)getrusage(RUSAGE_CHILDREN, &others);
+	rss_kib = self.ru_maxrss > others.ru_maxrss ? self.ru_maxrss : others.ru_maxrss;
+	for (uint32_t i = 0; i < RUNS; i++) {
+		speed[i] = floor->us[i] / hop->us[i];
+		cost[i] = hop->cpu_s[i] / floor->cpu_s[i];
+	}
+	memcpy(sorted, hop->us, sizeof(sorted));
+	qsort(sorted, RUNS, sizeof(*sorted), by_double);
+	(void)printf(
+		"{\"name\":\"hop\",\"system\":\"%s\",\"transport\":\"%s\",\"update_mb\":%g,"
+		"\"updates\":%u,\"seconds\":%.9f,\"cpu_s\":%.9f,\"peak_mb\":%.1f,"
+		"\"throughput_to_floor\":%.3f,\"cpu_per_gb_to_floor\":%.3f,\"bytes_copied\":0,"
+		"\"value\":%.2f,\"unit\":\"us\",\"n\":%d,\"runs\":%d,\"spread\":[%.2f,%.2f]}\n",
+		kind ? "tributary" : "floor", words[kind], mb, TRIPS * RUNS, sorted[RUNS / 2] / 1e6,
+		median(hop->cpu_s), (double)rss_kib * 1024 / 1e6, median(speed), median(cost),
+		sorted[RUNS / 2], RUNS, RUNS, sorted[0], sorted[RUNS - 1]);
+}
+
+/* One hop for each size of update, kinds and sizes in turn. */
 static void report_sizes(void)
 {
 	static const double sizes_mb[] = { 0.004, 1, 44.7, 83, 232 };
-	static const enum trib_transport_mode modes[] = { TRIB_TRANSPORT_SKMSG,
-							  TRIB_TRANSPORT_RELAY };
-	static const char *const words[] = { "skmsg", "relay" };
-	double value[2][TRIB_COUNT(sizes_mb)][RUNS];
+	static struct hop hops[KINDS][TRIB_COUNT(sizes_mb)];
 	size_t most = (size_t)(sizes_mb[TRIB_COUNT(sizes_mb) - 1] * 1e6);
 	void *object = mmap(NULL, most, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
@@ -243,44 +371,46 @@ static void report_sizes(void)
 	}
 	memset(object, 1, most);
 	bench.object = object;
-	for (uint32_t i = 0; i < RUNS; i++) {
-		for (uint32_t k = 0; k < TRIB_COUNT(sizes_mb); k++) {
-			for (uint32_t m = 0; m < TRIB_COUNT(modes); m++) {
-				bench.bytes = (uint64_t)(sizes_mb[k] * 1e6);
-				value[m][k][i] = run(modes[m], 1, 1, TRIPS) / 2;
-			}
-		}
-	}
-	for (uint32_t m = 0; m < TRIB_COUNT(modes); m++) {
-		for (uint32_t k = 0; k < TRIB_COUNT(sizes_mb); k++) {
-			double *v = value[m][k];
+	for (uint32_t i = 0; i < RUNS * TRIB_COUNT(sizes_mb) * KINDS; i++) {
+		uint32_t kind = i % KINDS;
+		uint32_t size = i / KINDS % TRIB_COUNT(sizes_mb);
+		struct hop *hop = &hops[kind][size];
+		uint32_t turn = i / KINDS / TRIB_COUNT(sizes_mb);
 
-			qsort(v, RUNS, sizeof(*v), by_double);
-			if (v[0] < 0) {
-				continue;
+		bench.bytes = (uint64_t)(sizes_mb[size] * 1e6);
+		hop->us[turn] = (kind ? run(kind == 1 ? TRIB_TRANSPORT_SKMSG : TRIB_TRANSPORT_RELAY,
+					    1, 1, TRIPS)
+				      : run_floor()) /
+				2;
+		hop->cpu_s[turn] = bench.cpu_s / TRIPS / 2;
+	}
+	for (uint32_t kind = 0; kind < KINDS; kind++) {
+		for (uint32_t size = 0; size < TRIB_COUNT(sizes_mb); size++) {
+			if (hops[kind][size].us[0] > 0) {
+				hop_line(kind, sizes_mb[size], &hops[kind][size], &hops[0][size]);
 			}
-			(void)printf("{\"name\":\"hop\",\"transport\":\"%s\",\"update_mb\":%g,"
-				     "\"value\":%.2f,\"unit\":\"us\",\"n\":%d,\"runs\":%d,"
-				     "\"spread\":[%.2f,%.2f]}\n",
-				     words[m], sizes_mb[k], v[RUNS / 2], RUNS, RUNS, v[0],
-				     v[RUNS - 1]);
 		}
 	}
 	(void)munmap(object, most);
 	bench.object = NULL;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	const char *what = argc > 1 ? argv[1] : "";
 	int rc = trib_loop_new(&bench.loop);
 
 	if (rc) {
 		die("loop", rc);
 	}
-	report_sizes();
-	report("ring1", 1, 1, TRIPS);
-	report("ring3", 3, 1, TRIPS);
-	report("flow", 1, WINDOW, FLOW);
+	if (strcmp(what, "rings") != 0) {
+		report_sizes();
+	}
+	if (strcmp(what, "sizes") != 0) {
+		report("ring1", 1, 1, TRIPS);
+		report("ring3", 3, 1, TRIPS);
+		report("flow", 1, WINDOW, FLOW);
+	}
 	trib_loop_free(bench.loop);
 	return 0;
 }

@@ -73,7 +73,7 @@ class Ingest:
 
     def __init__(self, work, crew, repeat, emit, fewer=None, name="ingest"):
         self.work, self.emit, self.repeat, self.fewer, self.name = work, emit, repeat, fewer or {}, name
-        self.rows, self.crew, self.lost = {}, [], {}
+        self.rows, self.crew, self.lost, self.failed = {}, [], {}, {}
         for system in crew:
             self.attempt(system, lambda s=system: self.begin(s))
 
@@ -90,10 +90,10 @@ class Ingest:
             self.lost[system.name] = str(e)
             system.stop()
         except Exception as e:  # noqa: BLE001 - a baseline that breaks is a result, the others go on
-            self.lost[system.name] = f"failed: {e!r}"[:300]
+            self.lost[system.name] = self.failed[system.name] = f"{e!r}"[:600]
             with contextlib.suppress(Exception):
                 system.stop()
-            if system.name == "floor" or system.name.startswith("tributary"):
+            if system.name == "floor":  # nothing to be told against
                 self.stop()
                 raise
         except BaseException:  # Ctrl-C: nothing stays behind
@@ -115,7 +115,7 @@ class Ingest:
             self.emit(line)
         for name, why in self.lost.items():
             self.emit({"system": name, "name": self.name, "update_mb": self.mb(), "updates": self.work.updates,
-                       "skipped": why})
+                       "failed" if name in self.failed else "skipped": why})
         return lines
 
     def stop(self):

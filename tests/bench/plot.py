@@ -58,7 +58,7 @@ def markdown(lines, name, columns):
     print("| " + " | ".join(title for _, title in columns) + " |")
     print("|" + "---|" * len(columns))
     for x in lines:
-        if x["name"] == name and "skipped" not in x:
+        if x["name"] == name and "skipped" not in x and "failed" not in x:
             print("| " + " | ".join(report.cell(x.get(k)) for k, _ in columns) + " |")
     print()
 
@@ -67,7 +67,7 @@ def main():
     source = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "build/bench.jsonl")
     folder = sys.argv[2] if len(sys.argv) > 2 else os.path.join(ROOT, "docs/img")
     with open(source) as f:
-        lines = [json.loads(text) for text in f]
+        lines = [report.complete(json.loads(text)) for text in f]
     os.makedirs(folder, exist_ok=True)
 
     def rate(x):
@@ -82,7 +82,7 @@ def main():
         lines, "ingest", "peak_mb"), "MB")
     bars(os.path.join(folder, "bench-after.svg"), "Last byte sent to published model, ms", groups_of(
         [{**x, "ms": x.get("after_last_byte_s", 0) * 1e3} for x in lines if x["system"] != "broker"], "ingest", "ms",
-        keep=lambda x: "seconds" in x), "ms")
+        keep=lambda x: x["seconds"]), "ms")
     bars(os.path.join(folder, "bench-small.svg"), "Small updates: answers per second", groups_of(
         lines, "small", "answers_per_s"), "1/s")
     columns = (("system", "system"), *report.COLUMNS)
@@ -94,11 +94,13 @@ def main():
     markdown(lines, "memory", (("what", "what grows"), ("update_mb", "MB"), ("updates_per_round", "updates a round"),
                                ("rounds", "rounds"), ("arena_mb", "arena MB"), ("peak_mb", "peak MB"),
                                ("flatness", "flatness")))
-    for target, value, met in report.verdicts(lines):
-        print(f"| {target} | {value} | {'met' if met else '**missed**'} |")
+    print("| target | value | the floor itself | |\n|---|---|---|---|")
+    for target, value, met, floor in report.verdicts(lines):
+        print(f"| {target} | {value} | {report.cell(floor)} | {'met' if met else '**missed**'} |")
     for x in lines:
-        if "skipped" in x:
-            print(f"- {x['system']} {x['name']} {x['updates']} x {x['update_mb']} MB: {x['skipped']}")
+        for how in ("skipped", "failed"):
+            if how in x:
+                print(f"- {x['system']} {x['name']} {x['updates']} x {x['update_mb']} MB {how}: {x[how]}")
 
 
 if __name__ == "__main__":

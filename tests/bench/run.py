@@ -2,15 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """make bench: floor, ours and the baselines over the same loopback sockets; JSON lines in build/bench.jsonl.
 
-    run.py BUILD [QUICK=1] [FULL=1] [ONLY=ingest,small,..] [SYSTEMS=floor,tributary,..]
+    run.py BUILD [QUICK=1] [FULL=1] [ONLY=ingest,small,..] [SYSTEMS=floor,tributary,..] [LIMIT=seconds]
 
-Words may come from the environment too. Everything compared takes turns within one run; medians and ranges of it.
+Words may come from the environment too. Everything compared takes turns within one run; medians and ranges of it. The
+rows worth most come first, each line is written as soon as it is there; one that fails costs only itself and the exit
+code. LIMIT: rows that would not be through by then are left out and named.
 """
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.join(ROOT, sys.argv[1] if len(sys.argv) > 1 else "build/release")
@@ -31,6 +35,10 @@ CREW = (systems.Floor, systems.Tributary, systems.TributaryF32, systems.GrpcCpp,
         systems.Broker, systems.Flower)
 SLOW = ("grpc-python", "aiohttp", "broker", "flower")
 FEW = ("floor", "tributary", "tributary-f32", "grpc-cpp", "grpc-python")  # of the secondary workloads without FULL
+# What the expected time is made of, on a quiet 2-core machine: (s to start and end, s a round, s per GB) of a system.
+COST = {"floor": (0.6, 0.2, 0.45), "tributary": (1.7, 0.3, 0.6), "tributary-f32": (1.7, 0.3, 0.6),
+        "grpc-cpp": (0.5, 0.3, 0.9), "grpc-python": (0.6, 0.3, 1.3), "aiohttp": (0.7, 0.3, 1.1), "broker": (0.6, 0.4, 6.0),
+        "flower": (2.5, 0.5, 8.0)}
 
 
 def flag(name):
@@ -40,55 +48,43 @@ def flag(name):
 class Bench:
     def __init__(self, out):
         self.out, self.lines, self.machine, self.began = out, [], measure.machine(), time.monotonic()
+        self.bad, self.passes = [], set()
         os.makedirs(os.path.dirname(out), exist_ok=True)
         open(out, "w").close()
         self.only = [w for w in SETTINGS.get("ONLY", "").split(",") if w]
         self.systems = [w for w in SETTINGS.get("SYSTEMS", "").split(",") if w]
 
     def emit(self, line):
-        line = {**line, **self.machine}
+        line = report.complete({**line, **self.machine})
         self.lines.append(line)
         with open(self.out, "a") as f:  # at once: what is there stays when a later workload fails
             f.write(json.dumps(line) + "\n")
         print("  " + report.short(line), flush=True)
 
-    def wants(self, name):
-        return not self.only or name in self.only
-
     def crew(self, few=False):
-        return [c() for c in CREW if (not self.systems or c.name in self.systems) and (not few or c.name in FEW)]
+        """The floor is always there: everything is told against it."""
+        return [c() for c in CREW if c is systems.Floor or ((not self.systems or c.name in self.systems)
+                                                            and (not few or c.name in FEW))]
 
-    def micro(self, program):
-        print(f"== {program}", flush=True)
-        out = subprocess.run([os.path.join(systems.PROGRAMS, program)], capture_output=True, text=True, timeout=240)
+    def micro(self, program, *words):
+        out = subprocess.run([os.path.join(systems.PROGRAMS, program), *words], capture_output=True, text=True, timeout=240)
         for text in out.stdout.splitlines():
             if text.startswith("{"):
                 self.emit({"system": "tributary", **json.loads(text)})
         if out.returncode not in (0, 77):
-            print(f"  {program} exited with {out.returncode}: {out.stderr[-500:]}", flush=True)
+            raise RuntimeError(f"{program} exited with {out.returncode}: {out.stderr[-500:]}")
 
     def ingest(self, mb, updates, repeat, slow, few=False):
-        print(f"== ingest: {updates} updates of {mb} MB, {repeat} rounds each in turn", flush=True)
         work = systems.Work("ingest", int(mb * 1e6 / 4), updates)
         try:
-            self.emit({"system": "limit", **ingest.pass_ms(work.elements)})
+            if mb not in self.passes:
+                self.emit({"system": "limit", **ingest.pass_ms(work.elements)})
+                self.passes.add(mb)
             ingest.Ingest(work, self.crew(few), repeat, self.emit, {name: slow for name in SLOW}).run()
         finally:
             work.close()
 
-    def ingests(self):
-        if flag("QUICK"):
-            plan = [(44.7, 8, 3, 1)]
-        elif flag("FULL"):
-            plan = [(mb, n, 3, 1) for mb in SIZES_MB for n in (8, 20, 60)]
-        else:
-            plan = [(44.7, 8, 9, 2), (1, 8, 15, 1, True), (83, 8, 5, 1, True), (232, 8, 3, 1, True), (44.7, 20, 3, 1, True),
-                    (44.7, 60, 3, 1, True)]
-        for what in plan:
-            self.ingest(*what)
-
     def small(self, kb, updates, repeat, slow, few=False):
-        print(f"== small: {updates} updates of {kb} KB over 64 connections, {repeat} rounds each in turn", flush=True)
         work = systems.Work("small", kb * 256, updates, conns=64)
         crew = [s for s in self.crew(few) if "small" in s.workloads and s.name != "tributary-f32"]
         try:
@@ -96,54 +92,103 @@ class Bench:
         finally:
             work.close()
 
-    def smalls(self):
-        if flag("QUICK"):
-            self.small(4, 2000, 3, 1)
-        else:
-            self.small(4, 10000, 5, 1)
-            self.small(64, 10000, 3, 1, not flag("FULL"))
-        if not self.systems or "tributary" in self.systems:
-            print("== overload: as much as the node takes, then twice that arriving, in turn", flush=True)
-            overload.overload(self.emit, 2 if flag("QUICK") else 3, 4 if flag("QUICK") else 6)
-
     def memory(self, mb, updates, rounds, arena_mb, name):
-        print(f"== memory: {rounds} x {updates} updates of {mb} MB through a node of {arena_mb} MB", flush=True)
+        systems.Tributary.stop_nodes()  # a node of its own
         work = systems.Work("memory", int(mb * 1e6 / 4), updates, conns=8)
         try:
-            small.memory(systems.Tributary(arena_mb * 1000000), work, rounds, self.emit, name, arena_mb)
+            small.memory(systems.Tributary(arena_mb * 1000000), systems.Floor(), work, rounds, self.emit, name, arena_mb)
         finally:
             work.close()
             systems.Tributary.stop_nodes()
 
-    def memories(self):
+    # ---- what is run: (name for ONLY, title, expected seconds, what to do), worth most first ----
+
+    def ingest_row(self, mb, updates, repeat, slow, few=False):
+        gb, s = mb * updates / 1e3, 1.5 + mb * 0.012
+        for system in self.crew(few):
+            start, turn, per_gb = COST[system.name]
+            s += start + mb * 0.01 + (2 + (slow if system.name in SLOW else repeat)) * (turn + per_gb * gb)
+        return ("ingest", f"{updates} updates of {mb} MB, {repeat} rounds each in turn", s,
+                lambda: self.ingest(mb, updates, repeat, slow, few))
+
+    def small_row(self, kb, updates, repeat, slow, few=False, s=0):
+        return ("small", f"{updates} updates of {kb} KB over 64 connections, {repeat} rounds each in turn", s,
+                lambda: self.small(kb, updates, repeat, slow, few))
+
+    def memory_row(self, mb, updates, rounds, arena_mb, name):
+        return ("memory", f"{rounds} x {updates} updates of {mb} MB through a node of {arena_mb} MB",
+                5 + mb * 0.02 + rounds * (0.3 + 0.7 * mb * updates / 1e3),
+                lambda: self.memory(mb, updates, rounds, arena_mb, name))
+
+    def overload_row(self, pairs, seconds):
+        return ("overload", "as much as the node takes, then twice that arriving, in turn", 5 + pairs * 2 * (seconds + 1),
+                lambda: overload.overload(self.emit, pairs, seconds))
+
+    def rows(self):
+        hop = ("hop", "a descriptor from process to process, by size of its update", 20, lambda: self.micro("hop", "sizes"))
         if flag("QUICK"):
-            for n in (20, 100):
-                self.memory(4.47, n, 2, 100, "clients")
-            return
-        for n in (20, 100):
-            self.memory(44.7, n, 2, 1000, "clients")
-        self.memory(44.7, 10, 100, 1000, "rounds")
+            return [self.ingest_row(44.7, 8, 3, 1), self.small_row(4, 2000, 3, 1, s=12), hop, self.overload_row(2, 4),
+                    *(self.memory_row(4.47, n, 2, 100, "clients") for n in (20, 100))]
+        micro = [("micro", program, s, lambda a=(program, *words): self.micro(*a)) for s, program, *words in (
+            (25, "hop", "rings"), (45, "fold"), (5, "spawn"))]
+        memory = [self.memory_row(44.7, 10, 100, 1000, "rounds"),
+                  *(self.memory_row(44.7, n, 3, 1000, "clients") for n in (20, 100))]
+        if flag("FULL"):
+            sizes = [(mb, n) for n in (8, 20, 60) for mb in (44.7, 83, 232, 1)]
+            rest = [self.ingest_row(mb, n, 3, 1) for mb, n in sizes[1:]]
+            return [self.ingest_row(44.7, 8, 9, 2), self.small_row(4, 10000, 5, 1, s=80), hop, *memory,
+                    self.overload_row(3, 6), *rest, self.small_row(64, 10000, 3, 1, s=70), *micro]
+        return [self.ingest_row(44.7, 8, 9, 2), self.small_row(4, 10000, 5, 1, s=80), hop,
+                self.ingest_row(83, 8, 5, 1, True), self.ingest_row(232, 8, 3, 1, True), *memory, self.overload_row(3, 6),
+                self.ingest_row(44.7, 20, 3, 1, True), self.ingest_row(44.7, 60, 3, 1, True),
+                self.small_row(64, 10000, 3, 1, True, s=35), self.ingest_row(1, 8, 15, 1, True), *micro]
+
+    def one(self, name, title, do):
+        began = time.monotonic()
+        try:
+            do()
+        except Exception as e:  # noqa: BLE001 - the others go on
+            self.bad.append(f"{name}, {title}: {e!r}"[:400])
+            traceback.print_exc()
+            systems.Tributary.stop_nodes()  # what comes next gets a fresh one
+        print(f"   {time.monotonic() - began:.0f} s", flush=True)
 
     def run(self):
+        rows = [r for r in self.rows() if not self.only or r[0] in self.only or (r[0] == "overload" and "small" in self.only)]
+        total, limit = sum(r[2] for r in rows), float(SETTINGS.get("LIMIT") or "inf")
+        print(f"{len(rows)} rows, about {total:.0f} s on a quiet machine of two cores (QUICK=1: the essentials, FULL=1: every "
+              f"size and number with every system, ONLY=, SYSTEMS=, LIMIT=)", flush=True)
+        left = total
         try:
-            if self.wants("hop") or self.wants("micro"):
-                self.micro("hop")
-            if self.wants("micro") and not flag("QUICK"):
-                for program in ("fold", "spawn"):
-                    self.micro(program)
-            if self.wants("ingest"):
-                self.ingests()
-            if self.wants("small"):
-                self.smalls()
-            systems.Tributary.stop_nodes()  # memory wants a node of its own
-            if self.wants("memory"):
-                self.memories()
+            for i, (name, title, s, do) in enumerate(rows):
+                spent = time.monotonic() - self.began
+                if spent + s > limit:
+                    print(f"== {name}: {title}: left out, LIMIT={limit:g}", flush=True)
+                    continue
+                print(f"== {name}: {title} ({i + 1} of {len(rows)}; {spent:.0f} s gone, about {left:.0f} s left)", flush=True)
+                left -= s
+                self.one(name, title, do)
+        except KeyboardInterrupt:
+            self.bad.append("it was ended from outside")
         finally:
             systems.Tributary.stop_nodes()
+        return self.end()
+
+    def end(self):
         report.table(self.lines)
         report.judge(self.lines)
+        self.bad += [f"{x['system']} {x['name']} {x['updates']} x {x['update_mb']} MB: {x['failed']}"
+                     for x in self.lines if "failed" in x] + report.incomplete(self.lines)
+        for text in self.bad:
+            print(f"FAILED {text}")
         print(f"{len(self.lines)} lines in {os.path.relpath(self.out, ROOT)} after {time.monotonic() - self.began:.0f} s")
+        return 1 if self.bad or not self.lines else 0
+
+
+def ended(*_):
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    Bench(os.path.join(ROOT, SETTINGS.get("OUT", "build/bench.jsonl"))).run()
+    signal.signal(signal.SIGTERM, ended)  # of timeout(1): what is there is still told
+    sys.exit(Bench(os.path.join(ROOT, SETTINGS.get("OUT") or "build/bench.jsonl")).run())
