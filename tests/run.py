@@ -6,6 +6,8 @@
     run.py priv BUILD [privileged programs]     (a skip is a failure)
 """
 import concurrent.futures
+import contextlib
+import json
 import os
 import re
 import subprocess
@@ -17,8 +19,13 @@ import xml.etree.ElementTree as tree
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PRIVILEGED = ["tests/system/test_privileged.py", "tests/system/test_privileged_nodes.py"]
 UNIT_LIMIT_S, SYSTEM_LIMIT_S = 120, 200  # per program, per file
-SLOW_FIRST = ("test_faults.py", "test_api.py", "test_crash.py", "test_functions.py", "test_chaos_slice.py",
-              "test_nodes.py", "test_up.py")
+TOGETHER = min(8, 2 * (os.cpu_count() or 1))  # they mostly wait: a whole run takes 0.7 of two cores
+LAST = os.path.join(ROOT, "build/tests-last.json")  # seconds of each the last time: the longest begin first
+# Where there was no last time: those that take longest.
+SLOW_FIRST = ("test_functions.py", "test_faults.py", "test_chaos_slice.py", "test_api.py", "test_sentinel.py",
+              "test_nodes.py", "test_up.py", "test_limits.py", "test_kube.py", "test_drain.py", "test_gone.py",
+              "test_crash.py", "test_failover.py", "test_async.py", "test_memory.py", "test_access.py",
+              "test_stragglers.py", "test_tree.py", "test_webhooks.py", "common_tls", "bpf_transport")
 passed, failed, skipped = 0, 0, 0
 
 
@@ -36,13 +43,6 @@ def run_program(path):
     except subprocess.TimeoutExpired as e:
         out, code = (e.stdout or b"").decode(errors="replace") + "\n*** timed out\n", 124
     return path, time.monotonic() - began, out, code
-
-
-def programs(paths, together=2):
-    """cmocka programs, `together` at a time; counts their cases."""
-    with concurrent.futures.ThreadPoolExecutor(together) as pool:
-        for result in pool.map(run_program, paths):
-            judge(*result)
 
 
 def judge(path, seconds, out, code):
@@ -83,27 +83,45 @@ def one_file(path, env):
     return path, time.monotonic() - began, out, report if os.path.exists(report) else None
 
 
-def pytest(files, env, together=3):
-    """Python tests, `together` files at a time (they mostly wait); prints the reason of every skip."""
+def judge_file(path, seconds, out, report):
+    """Counts the cases of a test file; prints the reason of every skip."""
     global passed, failed, skipped
-    last = len(SLOW_FIRST)
-    order = sorted(files, key=lambda f: (SLOW_FIRST.index(n) if (n := os.path.basename(f)) in SLOW_FIRST else last, f))
+    good = bad = idle = 0
+    for case in tree.parse(report).iter("testcase") if report else ():
+        kinds = {child.tag for child in case}
+        bad += bool(kinds & {"failure", "error"})
+        idle += "skipped" in kinds
+        good += not kinds & {"failure", "error", "skipped"}
+    bad += report is None
+    passed, failed, skipped = passed + good, failed + bad, skipped + idle
+    say("FAIL" if bad else "ok", path, seconds, f"{good} cases" + (f", {idle} skipped" if idle else ""))
+    if bad:
+        print(out[-20000:], flush=True)
+    elif idle:
+        print("\n".join(line for line in out.splitlines() if line.startswith("SKIPPED")), flush=True)
+
+
+def run_all(programs, files, env, together=TOGETHER):
+    """cmocka programs and test files, `together` at a time, the longest first."""
+    last = {}
+    with contextlib.suppress(OSError, ValueError), open(LAST) as f:
+        last = json.load(f)
+
+    def seconds(path):
+        name = os.path.basename(path)
+        return last.get(name, 60 - SLOW_FIRST.index(name) if name in SLOW_FIRST else 5)
+
+    began = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(together) as pool:
-        for path, seconds, out, report in (f.result() for f in concurrent.futures.as_completed(
-                [pool.submit(one_file, f, env) for f in order])):
-            good = bad = idle = 0
-            for case in tree.parse(report).iter("testcase") if report else ():
-                kinds = {child.tag for child in case}
-                bad += bool(kinds & {"failure", "error"})
-                idle += "skipped" in kinds
-                good += not kinds & {"failure", "error", "skipped"}
-            bad += report is None
-            passed, failed, skipped = passed + good, failed + bad, skipped + idle
-            say("FAIL" if bad else "ok", path, seconds, f"{good} cases" + (f", {idle} skipped" if idle else ""))
-            if bad:
-                print(out[-20000:], flush=True)
-            elif idle:
-                print("\n".join(line for line in out.splitlines() if line.startswith("SKIPPED")), flush=True)
+        tasks = {pool.submit(run_program if p in programs else one_file, p, *([] if p in programs else [env])): p
+                 for p in sorted([*programs, *files], key=lambda p: (-seconds(p), p))}
+        for task in concurrent.futures.as_completed(tasks):
+            result = task.result()
+            last[os.path.basename(result[0])] = round(result[1], 1)
+            (judge if tasks[task] in programs else judge_file)(*result)
+    with contextlib.suppress(OSError), open(LAST, "w") as f:
+        json.dump(last, f)
+    print(f"  {time.monotonic() - began:.0f} s, {together} at a time", flush=True)
 
 
 def main():
@@ -113,13 +131,11 @@ def main():
     system = sorted(os.path.join("tests/system", f) for f in os.listdir(os.path.join(ROOT, "tests/system"))
                     if f.startswith("test_") and f.endswith(".py"))
     print(f"== tier {tier} ({build})", flush=True)
-    if tier in ("unit", "all"):
-        programs(rest)
-    if tier in ("system", "all"):
-        pytest([f for f in (rest if tier == "system" and rest else system) if f not in PRIVILEGED], env)
+    if tier in ("unit", "all", "system"):
+        files = (rest if tier == "system" and rest else system) if tier != "unit" else []
+        run_all(rest if tier != "system" else [], [f for f in files if f not in PRIVILEGED], env)
     if tier == "priv":
-        programs(rest, 1)
-        pytest([f for f in system if f in PRIVILEGED], env, 1)
+        run_all(rest, [f for f in system if f in PRIVILEGED], env, 1)
         if skipped:
             print(f"*** {skipped} skipped: in the privileged tier that is a failure", flush=True)
             failed, skipped = failed + skipped, 0

@@ -240,6 +240,8 @@ struct agent_options {
 	uint64_t credit;
 	uint64_t leaves_max;
 	uint64_t idle_ms;
+	uint64_t stall_ms;    /* a function with work that does not move for longer is replaced */
+	uint64_t mismatch_ms; /* counts of node and record differ for longer: the round is lost */
 	uint64_t function_bytes; /* of sums, per function, before a vector is split */
 	uint64_t spares;         /* functions kept ready, at most */
 	const char *cgroup;

@@ -23,7 +23,6 @@
 #include "common/log.h"
 #include "orchestrator/agent/published.h"
 
-#define STALL_MS           10000
 #define STALL_BYTES_PER_MS 32768
 #define ZYGOTE_MIN_MS      20
 #define ZYGOTE_MAX_MS      5000
@@ -722,7 +721,7 @@ static uint64_t progress(const struct agent_job *job)
 static void watch(struct agent_job *job, uint64_t now_ms)
 {
 	uint64_t mark = progress(job);
-	uint64_t limit = STALL_MS + job->payload / STALL_BYTES_PER_MS;
+	uint64_t limit = job->agent->options.stall_ms + job->payload / STALL_BYTES_PER_MS;
 	bool busy = false;
 
 	for (uint32_t i = AGENT_TOP; i <= job->fn_high; i++) {

@@ -20,8 +20,7 @@
 #define POLL_BUSY_MS   250
 #define POLL_IDLE_MS   5000 /* none is, or nothing has happened in it for idle-ms */
 #define SLOTS_AUTO_MAX 1024u
-#define TOUCH_SLOTS    8u /* touched ahead of the first uploads */
-#define MISMATCH_MS    15000
+#define TOUCH_SLOTS    8u   /* touched ahead of the first uploads */
 #define SCAN_MS        1000 /* hints may get lost: a claimed slot is found after that */
 #define WALK_MS        5000
 #define WALK_PAGE      128
@@ -639,7 +638,7 @@ void agent_jobs_tick(struct agent *agent)
 			agent_job_lose(job, job->hopeless);
 			continue;
 		}
-		if (job->mismatch_ms && now - job->mismatch_ms > MISMATCH_MS) {
+		if (job->mismatch_ms && now - job->mismatch_ms > agent->options.mismatch_ms) {
 			agent_job_lose(job, "counts of node and record differ");
 			continue;
 		}

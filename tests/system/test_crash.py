@@ -27,7 +27,7 @@ def functions(node, job):
 
 
 def kill_aggregator(node, job, rng):
-    pids = until("a live function", lambda: [f["pid"] for f in functions(node, job)], 15)
+    pids = until("a live function", lambda: [f["pid"] for f in functions(node, job)], 1)  # else the round may be over
     os.kill(rng.choice(pids), signal.SIGKILL)
 
 

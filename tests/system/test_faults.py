@@ -92,7 +92,7 @@ def adopted(node, job):
 def test_a_gateway_frozen_after_its_commit_costs_no_accepted_update():
     """Redis has counted, the gateway sleeps before it can hand the slot over, for longer than the agent's patience
     with counts that differ. The agent asks for the slot's commit itself (SAME)."""
-    with Node() as node:
+    with Node(env={"TRIBUTARY_MISMATCH_MS": "6000"}) as node:
         job = Job(node, size=9000, clients=3, seed=403)
         for c in (0, 1):
             job.report(c)
@@ -106,7 +106,7 @@ def test_a_gateway_frozen_after_its_commit_costs_no_accepted_update():
         os.kill(gateway, signal.SIGSTOP)
         try:
             os.kill(redis, signal.SIGCONT)
-            time.sleep(20)
+            time.sleep(8)
             assert job.round(1)["lost"] == 0
         finally:
             os.kill(gateway, signal.SIGCONT)
@@ -165,7 +165,7 @@ def named(pid):
 
 def test_a_function_that_stands_still_is_replaced():
     """Stopped for good with slots in hand: no pidfd tells of that."""
-    with Node(env={"TRIBUTARY_TEST_FOLD_DELAY_US": "30000"}) as node:
+    with Node(env={"TRIBUTARY_TEST_FOLD_DELAY_US": "30000", "TRIBUTARY_STALL_MS": "2000"}) as node:
         job = Job(node, size=300000, clients=6, leaves=2, seed=407)
         thread = threading.Thread(target=job.report_all)
         thread.start()
