@@ -35,7 +35,7 @@ bench: bench-programs
 	$(Q)tools/install-deps.sh build test bench || echo "make bench: going on without them"
 	$(Q)$(MAKE) --no-print-directory bench-baselines || echo "make bench: no gRPC baselines"
 	$(Q)tests/bench/flower.sh
-	$(Q)$(PYTHON) tests/bench/run.py $(B) QUICK=$(QUICK) FULL=$(FULL) ONLY=$(ONLY) SYSTEMS=$(SYSTEMS) LIMIT=$(LIMIT)
+	$(Q)$(PYTHON) tests/bench/run.py $(B) QUICK=$(QUICK) FULL=$(FULL) ONLY=$(ONLY) SYSTEMS=$(SYSTEMS) LIMIT=$(LIMIT) MB=$(MB) UPDATES=$(UPDATES)
 .PHONY: bench bench-baselines bench-programs
 FUZZ := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(sort $(wildcard tests/fuzz/*.c)))
 build/fuzz/%: tests/fuzz/%.c $(wildcard common/*.c common/*.h bpf/route.h shm/*.h)

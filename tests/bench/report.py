@@ -5,7 +5,8 @@ import sys
 COLUMNS = (("updates", "n"), ("update_mb", "MB"), ("seconds", "s"), ("gb_per_s", "GB/s"),
            ("throughput_to_floor", "of floor"), ("cpu_s_per_gb", "cpu s/GB"), ("cpu_per_gb_to_floor", "x floor"),
            ("throughput_per_cpu_s", "GB/cpu s"), ("after_last_byte_s", "after s"), ("after_received_s", "read s"),
-           ("peak_mb", "peak MB"), ("bytes_copied", "copied"), ("answers_per_s", "answers/s"), ("p99_us", "p99 us"), ("runs", "runs"))
+           ("peak_mb", "peak MB"), ("bytes_copied", "copied"), ("answers_per_s", "answers/s"), ("p99_us", "p99 us"),
+           ("runs", "runs"))
 # Two clocks: at the client's last send() many megabytes still wait in sockets, which the floor has to fold as well.
 AFTER = (("after_last_byte_s", "sent"), ("after_received_s", "read by the server"))
 WORKLOADS = ("ingest", "hop", "small", "memory")

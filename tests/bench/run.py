@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """make bench: floor, ours and the baselines over the same loopback sockets; JSON lines in build/bench.jsonl.
 
-    run.py BUILD [QUICK=1] [FULL=1] [ONLY=ingest,small,..] [SYSTEMS=floor,tributary,..] [LIMIT=seconds]
+    run.py BUILD [QUICK=1] [FULL=1] [ONLY=ingest,small,..] [SYSTEMS=floor,tributary,..] [MB=44.7,..] [UPDATES=20,..]
+           [LIMIT=seconds]
 
 Words may come from the environment too. Everything compared takes turns within one run; medians and ranges of it. The
 rows worth most come first, each line is written as soon as it is there; one that fails costs only itself and the exit
@@ -43,6 +44,12 @@ COST = {"floor": (0.6, 0.2, 0.45), "tributary": (1.7, 0.3, 0.6), "tributary-f32"
 
 def flag(name):
     return SETTINGS.get(name, "") not in ("", "0")
+
+
+def wanted(name, value):
+    """Whether the setting's list, if there is one, has the value."""
+    words = [w for w in SETTINGS.get(name, "").split(",") if w]
+    return not words or str(value) in words
 
 
 class Bench:
@@ -104,6 +111,8 @@ class Bench:
     # ---- what is run: (name for ONLY, title, expected seconds, what to do), worth most first ----
 
     def ingest_row(self, mb, updates, repeat, slow, few=False):
+        if not wanted("MB", mb) or not wanted("UPDATES", updates):
+            return None
         gb, s = mb * updates / 1e3, 1.5 + mb * 0.012
         for system in self.crew(few):
             start, turn, per_gb = COST[system.name]
@@ -154,10 +163,11 @@ class Bench:
         print(f"   {time.monotonic() - began:.0f} s", flush=True)
 
     def run(self):
-        rows = [r for r in self.rows() if not self.only or r[0] in self.only or (r[0] == "overload" and "small" in self.only)]
+        rows = [r for r in self.rows() if r and (not self.only or r[0] in self.only or
+                                                 (r[0] == "overload" and "small" in self.only))]
         total, limit = sum(r[2] for r in rows), float(SETTINGS.get("LIMIT") or "inf")
         print(f"{len(rows)} rows, about {total:.0f} s on a quiet machine of two cores (QUICK=1: the essentials, FULL=1: every "
-              f"size and number with every system, ONLY=, SYSTEMS=, LIMIT=)", flush=True)
+              f"size and number with every system, ONLY=, SYSTEMS=, MB=, UPDATES=, LIMIT=)", flush=True)
         left = total
         try:
             for i, (name, title, s, do) in enumerate(rows):

@@ -25,9 +25,16 @@ class Redis:
         self.f = self.s.makefile("rb")
 
     def __call__(self, *words):
-        data = [str(w).encode() for w in words]
-        self.s.sendall(b"*%d\r\n" % len(data) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in data))
-        return self.read()
+        return self.many([words])[0]
+
+    def many(self, calls):
+        """The answers of several calls, sent at once."""
+        out = b""
+        for words in calls:
+            data = [str(w).encode() for w in words]
+            out += b"*%d\r\n" % len(data) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in data)
+        self.s.sendall(out)
+        return [self.read() for _ in calls]
 
     def read(self):
         line = self.f.readline()[:-2]
@@ -229,16 +236,19 @@ class World:
             assert float(weight) == sum(w for w, m in said if name in m), (r, parts)
 
     def check(self):
-        n, own = int(self.job()["round"]), {}
+        job, own = self.job(), {}
+        n, over = int(job["round"]), int(job.get("pubround") or 0)
+        keys = [f"trib:{{job_x}}:r:{k}" for k in range(1, n + 1)]
+        told = self.r.many([c for k in keys for c in (("HGETALL", k), ("HGETALL", k + ":upd"), ("HGETALL", k + ":met"),
+                                                      ("HGETALL", k + ":late"), ("ZCARD", k + ":sel"))]) if n else []
         for k in range(1, n + 1):
-            r, base = self.round(k), f"trib:{{job_x}}:r:{k}"
-            parts = {c: v.split("|") for c, v in pairs(self.r("HGETALL", base + ":upd")).items()}
+            r, upd, met, raw = map(pairs, told[5 * k - 5:5 * k - 1])
+            parts = {c: v.split("|") for c, v in upd.items()}
             counted = {c: v for c, v in parts.items() if v[0] == "C" and v[5] != "!"}
             assert int(r["acc"]) == len(counted), r
             if "published" not in r:
-                self.check_metrics(r, pairs(self.r("HGETALL", base + ":met")), counted)
+                self.check_metrics(r, met, counted)
             assert int(r["wsum"]) == sum(int(v[4]) for v in counted.values()), r
-            raw = pairs(self.r("HGETALL", base + ":late"))
             weight = {c: raw[c].split("|")[2] if c in raw else v[4] for c, v in counted.items()}
             assert set(raw) <= set(counted), (k, raw, counted)
             assert int(r["wraw"]) == sum(map(int, weight.values())), (k, r, weight)
@@ -253,9 +263,9 @@ class World:
             for c in kept:  # nothing newer of the same client
                 since = range(int(raw[c].split("|")[0]) + 1, k + 1)
                 assert not any(c.split("@")[0] in own[j] for j in since), (k, c, own)
-            assert self.r("ZCARD", base + ":sel") <= self.selmax_max, r
+            assert told[5 * k - 1] <= self.selmax_max, r
             assert len(counted) - len(kept) <= self.goal_max
-            if k <= self.over():
+            if k <= over:
                 assert r["state"] in ("published", "failed"), (k, r)
 
 
