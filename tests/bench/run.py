@@ -37,9 +37,8 @@ CREW = (systems.Floor, systems.Tributary, systems.TributaryF32, systems.GrpcCpp,
 SLOW = ("grpc-python", "aiohttp", "broker", "flower")
 FEW = ("floor", "tributary", "tributary-f32", "grpc-cpp", "grpc-python")  # of the secondary workloads without FULL
 # What the expected time is made of, on a quiet 2-core machine: (s to start and end, s a round, s per GB) of a system.
-COST = {"floor": (0.6, 0.2, 0.45), "tributary": (1.7, 0.3, 0.6), "tributary-f32": (1.7, 0.3, 0.6),
-        "grpc-cpp": (0.5, 0.3, 0.9), "grpc-python": (0.6, 0.3, 1.3), "aiohttp": (0.7, 0.3, 1.1), "broker": (0.6, 0.4, 6.0),
-        "flower": (2.5, 0.5, 8.0)}
+COST = {"floor": (0.4, 0.2, 0.4), "tributary": (1.0, 0.2, 0.6), "tributary-f32": (1.0, 0.2, 0.6), "grpc-cpp": (0.4, 0.2, 0.9),
+        "grpc-python": (0.6, 0.3, 1.3), "aiohttp": (0.7, 0.3, 1.3), "broker": (0.6, 0.4, 6.5), "flower": (2.5, 0.5, 8.5)}
 
 
 def flag(name):
@@ -126,31 +125,32 @@ class Bench:
 
     def memory_row(self, mb, updates, rounds, arena_mb, name):
         return ("memory", f"{rounds} x {updates} updates of {mb} MB through a node of {arena_mb} MB",
-                5 + mb * 0.02 + rounds * (0.3 + 0.7 * mb * updates / 1e3),
+                4 + rounds * (0.1 + 0.45 * mb * updates / 1e3),
                 lambda: self.memory(mb, updates, rounds, arena_mb, name))
 
     def overload_row(self, pairs, seconds):
-        return ("overload", "as much as the node takes, then twice that arriving, in turn", 5 + pairs * 2 * (seconds + 1),
+        return ("overload", "as much as the node takes, then twice that arriving, in turn", 3 + pairs * 2 * seconds,
                 lambda: overload.overload(self.emit, pairs, seconds))
 
     def rows(self):
         hop = ("hop", "a descriptor from process to process, by size of its update", 20, lambda: self.micro("hop", "sizes"))
         if flag("QUICK"):
-            return [self.ingest_row(44.7, 8, 3, 1), self.small_row(4, 2000, 3, 1, s=12), hop, self.overload_row(2, 4),
+            return [self.ingest_row(44.7, 8, 3, 1), self.small_row(4, 2000, 3, 1, s=10), hop, self.overload_row(2, 4),
                     *(self.memory_row(4.47, n, 2, 100, "clients") for n in (20, 100))]
         micro = [("micro", program, s, lambda a=(program, *words): self.micro(*a)) for s, program, *words in (
-            (25, "hop", "rings"), (45, "fold"), (5, "spawn"))]
+            (13, "hop", "rings"), (37, "fold"), (3, "spawn"))]
         memory = [self.memory_row(44.7, 10, 100, 1000, "rounds"),
                   *(self.memory_row(44.7, n, 3, 1000, "clients") for n in (20, 100))]
         if flag("FULL"):
             sizes = [(mb, n) for n in (8, 20, 60) for mb in (44.7, 83, 232, 1)]
             rest = [self.ingest_row(mb, n, 3, 1) for mb, n in sizes[1:]]
-            return [self.ingest_row(44.7, 8, 9, 2), self.small_row(4, 10000, 5, 1, s=80), hop, *memory,
+            return [self.ingest_row(44.7, 8, 9, 2), self.small_row(4, 10000, 5, 1, s=45), hop, *memory,
                     self.overload_row(3, 6), *rest, self.small_row(64, 10000, 3, 1, s=70), *micro]
-        return [self.ingest_row(44.7, 8, 9, 2), self.small_row(4, 10000, 5, 1, s=80), hop,
+        return [self.ingest_row(44.7, 8, 9, 2), self.small_row(4, 10000, 5, 1, s=45), hop,
                 self.ingest_row(83, 8, 5, 1, True), self.ingest_row(232, 8, 3, 1, True), *memory, self.overload_row(3, 6),
                 self.ingest_row(44.7, 20, 3, 1, True), self.ingest_row(44.7, 60, 3, 1, True),
-                self.small_row(64, 10000, 3, 1, True, s=35), self.ingest_row(1, 8, 15, 1, True), *micro]
+                self.small_row(64, 10000, 3, 1, True, s=40), self.ingest_row(1, 8, 15, 1, True),
+                self.ingest_row(83, 20, 3, 1, True), self.ingest_row(232, 20, 3, 1, True), *micro]
 
     def one(self, name, title, do):
         began = time.monotonic()
