@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import report  # noqa: E402
 
 COLORS = {"floor": "#888888", "tributary": "#0b6e4f", "tributary-f32": "#6fb98f", "grpc-cpp": "#d1495b",
-          "grpc-python": "#edae49", "aiohttp": "#00798c", "broker": "#8d6a9f", "flower": "#30638e"}
+          "grpc-cpp-plain": "#e88d97", "grpc-python": "#edae49", "aiohttp": "#00798c", "broker": "#8d6a9f", "flower": "#30638e"}
 LEFT, TOP, ROW, BAR = 130, 40, 18, 420
 
 

@@ -90,7 +90,8 @@ def ingest_verdicts(lines):
         out.append((f"{what}: throughput of the floor >= 0.80", x["throughput_to_floor"], x["throughput_to_floor"] >= 0.8, 1))
         out.append((f"{what}: CPU per GB to the floor <= 1.5 (aim 1.2)", x["cpu_per_gb_to_floor"],
                     x["cpu_per_gb_to_floor"] <= 1.5, 1))
-        for other, factor, aim in (("grpc-cpp", 2.5, " (aim 3.5)"), ("grpc-python", 6, "")):
+        for other, factor, aim in (("grpc-cpp", 2.5, " (aim 3.5)"), ("grpc-cpp-plain", 2.5, " (aim 3.5)"),
+                                   ("grpc-python", 6, "")):
             base = ingest.get((mb, n, other))
             if base:
                 ratio, limit = (round(s["throughput_per_cpu_s"] / base["throughput_per_cpu_s"], 2) for s in (x, floor))

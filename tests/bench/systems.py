@@ -218,6 +218,14 @@ class GrpcCpp(Program):
         return json.loads(out.stdout)
 
 
+class GrpcCppPlain(GrpcCpp):
+    """The generated service with gRPC's defaults."""
+    name = "grpc-cpp-plain"
+
+    def command(self, work):
+        return [*super().command(work), "plain"]
+
+
 class GrpcPython(GrpcCpp):
     """The same client as grpc-cpp."""
     name = "grpc-python"

@@ -18,6 +18,15 @@ FIELDS = {"system", "name", "update_mb", "updates", "seconds", "cpu_s", "peak_mb
           "throughput_to_floor", "cpu_per_gb_to_floor", "throughput_per_cpu_s", "spread", "runs"}
 
 
+class Broken(systems.Floor):
+    """A system that ends in its second round."""
+    name, workloads = "broken", ("ingest",)
+
+    def round(self):
+        self.process.kill()
+        return super().round()
+
+
 @pytest.fixture(scope="module")
 def programs():
     systems.PROGRAMS = os.path.join(os.path.dirname(cluster.BIN.rstrip("/")), "tests/bench")
@@ -32,19 +41,29 @@ def programs():
 
 def test_every_field_of_a_line_is_measured(programs):
     lines = []
+    told = lambda line: lines.append(report.complete(line))  # noqa: E731
     work = systems.Work("ingest", 4099, 3)
     try:
-        lines.append({"system": "limit", **ingest.pass_ms(work.elements)})
-        crew = [systems.Floor(), systems.Tributary(256 << 20), systems.TributaryF32(256 << 20)]
-        ingest.Ingest(work, crew, 1, lines.append).run()
+        told({"system": "limit", **ingest.pass_ms(work.elements)})
+        crew = [systems.Floor(), systems.Tributary(256 << 20), systems.TributaryF32(256 << 20), Broken()]
+        ingest.Ingest(work, crew, 1, told).run()
     finally:
         work.close()
     work = systems.Work("small", 256, 20, conns=4)
     try:
-        small.Small(work, [systems.Floor(), systems.Tributary(256 << 20)], 1, lines.append).run()
+        small.Small(work, [systems.Floor(), systems.Tributary(256 << 20)], 1, told).run()
     finally:
         work.close()
-    rows = [x for x in lines if x["name"] in ("ingest", "small")]
+    work = systems.Work("memory", 4099, 4, conns=2)
+    try:
+        small.memory(systems.Tributary(256 << 20), systems.Floor(), work, 2, told, "rounds", 256)
+    finally:
+        work.close()
+    lost = [x for x in lines if "failed" in x]
+    assert [x["system"] for x in lost] == ["broken"], lost
+    assert report.incomplete(lines) == []
+    assert report.incomplete([{**lines[1], "cpu_s": None}])
+    rows = [x for x in lines if x["name"] in ("ingest", "small") and "failed" not in x]
     assert [x["system"] for x in rows] == ["floor", "tributary", "tributary-f32", "floor", "tributary"]
     for x in rows:
         assert FIELDS <= set(x), FIELDS - set(x)
