@@ -102,7 +102,7 @@ $(B)/bin/tributary-agent: $(AGENT) $(B)/libbpf_side.a $(B)/libshm.a $(B)/libcomm
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_COMMON) $(LIBS_RING) -lbpf $(JEMALLOC)
 $(B)/bin/tributary-gateway: $(GATEWAY) $(B)/libshm.a $(B)/libcommon.a
 	@echo "  LINK    $@"; mkdir -p $(@D)
-	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_COMMON) $(LIBS_RING) -lseccomp $(JEMALLOC)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_COMMON) $(LIBS_RING) -lseccomp $(JEMALLOC) -lm
 $(B)/bin/tributary-aggregator: $(AGGREGATOR) $(B)/libshm.a $(B)/libcommon.a
 	@echo "  LINK    $@"; mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $^ -lisal -lseccomp

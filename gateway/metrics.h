@@ -34,6 +34,8 @@
 	X(SLOTS_READY, "slots", "state=\"ready\"", TRIB_GAUGE, "Slots by state, all jobs")         \
 	X(SLOTS_CLAIMED, "slots", "state=\"claimed\"", TRIB_GAUGE, "Slots by state, all jobs")     \
 	X(SLOT_EXHAUSTED, "slot_exhausted_total", NULL, TRIB_COUNTER, "Uploads refused: no slot")  \
+	X(SLOT_WAIT, "slot_wait_ms", NULL, TRIB_GAUGE,                                             \
+	  "What the last upload without a slot was told to wait")                                  \
 	X(SLOT_RESCANS, "slot_rescans_total", NULL, TRIB_COUNTER, "Scans of ctl for free slots")   \
 	X(SLOT_STALE, "slot_stale_hints_total", NULL, TRIB_COUNTER, "Hints of slots not free")     \
 	X(SLOT_LOST, "slot_lost_total", NULL, TRIB_COUNTER, "Slots changed under their owner")     \
@@ -96,6 +98,8 @@
 	X(CONNS_TOTAL, "conns_total", NULL, TRIB_COUNTER, "Connections accepted")                  \
 	X(CONN_REJECTS, "conn_rejects_total", "reason=\"conns-max\"", TRIB_COUNTER,                \
 	  "Connections refused")                                                                   \
+	X(ACCEPT_PAUSES, "accept_pauses_total", NULL, TRIB_COUNTER,                                \
+	  "Newcomers left to other workers for 100 ms: no room in the table of descriptors")       \
 	X(HTTP_REQUESTS, "http_requests_total", NULL, TRIB_COUNTER, "Requests")                    \
 	X(HTTP_1XX, "http_replies_total", "class=\"1xx\"", TRIB_COUNTER, "Replies by class")       \
 	X(HTTP_2XX, "http_replies_total", "class=\"2xx\"", TRIB_COUNTER, "Replies by class")       \

@@ -2,6 +2,7 @@
 #include "gateway/slots.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "gateway/metrics.h"
@@ -18,6 +19,17 @@ static void push(struct gw_slots *slots, uint32_t slot)
 	}
 	slots->flags[slot] |= IN_STACK;
 	slots->stack[slots->count++] = slot; /* bounded: a slot is in it once */
+}
+
+/* What we took is free again. Lock held. */
+static void given_back(struct gw_slots *slots, uint32_t slot)
+{
+	uint64_t now = trib_clock_ms();
+
+	if (slots->taken_ms[slot]) {
+		gw_line_freed(&slots->line, now, (uint32_t)now - (slots->taken_ms[slot] & ~1u));
+		slots->taken_ms[slot] = 0;
+	}
 }
 
 /* Lowest slots end on top. Lock held. */
@@ -39,6 +51,7 @@ static void slots_free(struct gw_slots *slots)
 	trib_segment_fini(&slots->segment);
 	trib_free(slots->stack);
 	trib_free(slots->flags);
+	trib_free(slots->taken_ms);
 	(void)pthread_mutex_destroy(&slots->lock);
 	trib_free(slots);
 	gw_count(GW_M_SEGMENTS, -1);
@@ -56,11 +69,17 @@ int gw_slots_new(struct trib_segment *segment, const char *node, struct gw_slots
 	gw_count(GW_M_SEGMENTS, 1);
 	slots->refs = 1;
 	slots->segment = *segment;
+	/* Mapped. Here, in main's table: the last pin may be that of a worker with another. */
+	(void)close(segment->data_fd);
+	(void)close(segment->ctl_fd);
+	slots->segment.data_fd = -1;
+	slots->segment.ctl_fd = -1;
 	(void)pthread_mutex_init(&slots->lock, NULL);
 	slots->stack = trib_alloc_array(segment->header.slot_count, sizeof(*slots->stack));
 	slots->flags = trib_alloc_array(segment->header.slot_count, sizeof(*slots->flags));
+	slots->taken_ms = trib_alloc_array(segment->header.slot_count, sizeof(*slots->taken_ms));
 	rc = trib_copy(slots->node, sizeof(slots->node), node);
-	if (rc || !slots->stack || !slots->flags) {
+	if (rc || !slots->stack || !slots->flags || !slots->taken_ms) {
 		slots_free(slots);
 		return rc ? rc : -ENOMEM;
 	}
@@ -125,8 +144,25 @@ int gw_slots_take(struct gw_slots *slots, uint32_t *ret_slot, uint32_t *ret_gen)
 		scan(slots);
 		rc = pop(slots, ret_slot, ret_gen);
 	}
+	if (rc == 0) {
+		uint64_t now = trib_clock_ms();
+
+		slots->taken_ms[*ret_slot] = (uint32_t)now | 1;
+		gw_line_taken(&slots->line, now);
+	}
 	(void)pthread_mutex_unlock(&slots->lock);
 	return rc;
+}
+
+uint64_t gw_slots_wait_ms(struct gw_slots *slots)
+{
+	uint64_t ms;
+
+	(void)pthread_mutex_lock(&slots->lock);
+	ms = gw_line_join(&slots->line, slots->segment.header.slot_count, trib_clock_ms());
+	(void)pthread_mutex_unlock(&slots->lock);
+	gw_gauge(GW_M_SLOT_WAIT, (int64_t)ms);
+	return ms;
 }
 
 void gw_slots_abort(struct gw_slots *slots, uint32_t slot, uint32_t gen, enum trib_slot_state from)
@@ -140,6 +176,7 @@ void gw_slots_abort(struct gw_slots *slots, uint32_t slot, uint32_t gen, enum tr
 	(void)pthread_mutex_lock(&slots->lock);
 	slots->flags[slot] &= (uint8_t)~OURS;
 	if (moved) {
+		given_back(slots, slot);
 		push(slots, slot);
 	}
 	(void)pthread_mutex_unlock(&slots->lock);
@@ -158,6 +195,7 @@ void gw_slots_hint(struct gw_slots *slots, uint32_t slot)
 		return;
 	}
 	(void)pthread_mutex_lock(&slots->lock);
+	given_back(slots, slot);
 	push(slots, slot);
 	(void)pthread_mutex_unlock(&slots->lock);
 }

@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 
+#include "gateway/line.h"
 #include "shm/segment.h"
 
 #define GW_NODE_SIZE 64
@@ -21,11 +22,13 @@ struct gw_slots {
 	pthread_mutex_t lock;    /* guards what follows */
 	uint32_t *stack;
 	uint32_t count;
-	uint8_t *flags; /* per slot: in the stack, held by an upload of this process */
+	uint8_t *flags;     /* per slot: in the stack, held by an upload of this process */
+	uint32_t *taken_ms; /* per slot: when, modulo 2^32; 0: not by this process */
 	uint64_t scanned_ms;
+	struct gw_line line;
 };
 
-/* Takes the segment (also on failure), one reference for the caller. Scans for free slots. */
+/* Takes the segment (also on failure), one reference for the caller. Scans for free slots. Main. */
 TRIB_MUST_CHECK int gw_slots_new(struct trib_segment *segment, const char *node,
 				 struct gw_slots **ret_slots);
 struct gw_slots *gw_slots_get(struct gw_slots *slots);
@@ -35,6 +38,8 @@ bool gw_slots_retired(const struct gw_slots *slots);
 
 /* A slot FILLING and ours: 0, or -ENOBUFS (none free now). */
 TRIB_MUST_CHECK int gw_slots_take(struct gw_slots *slots, uint32_t *ret_slot, uint32_t *ret_gen);
+/* For a client that got none: how long it stays away, before jitter. */
+uint64_t gw_slots_wait_ms(struct gw_slots *slots);
 /* Our slot goes back from state `from` to FREE. */
 void gw_slots_abort(struct gw_slots *slots, uint32_t slot, uint32_t gen, enum trib_slot_state from);
 /* Our slot belongs to the agent from now on (CLAIMED, or lost). */

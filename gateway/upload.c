@@ -19,6 +19,8 @@
 #define ATTACH_MS      5000 /* how long an upload waits for the agent's answer */
 #define LEASE_SLACK_MS 30000
 #define LEASE_MAX_MS   3600000
+#define REFUSED_MS     600  /* told to whoever may come again, +-50 % */
+#define NO_MEMORY_MS   2000 /* the same when the node has none for the job */
 #define RENEW_MS       1000 /* until the record has said how long its leases are */
 
 /* ---- ends ---- */
@@ -78,12 +80,14 @@ struct trib_exchange *gw_upload_leave(struct gw_upload *u)
 void gw_upload_refuse(struct gw_upload *u, enum trib_problem problem, const char *detail)
 {
 	struct gw_worker *worker = u->worker;
+	uint64_t ms = u->wait_ms ? u->wait_ms : REFUSED_MS;
 	struct trib_exchange *x;
 
 	gw_count_rejected(problem);
 	x = gw_upload_leave(u);
 	if (x && (trib_problem_status(problem) == 503 || trib_problem_status(problem) == 429)) {
-		trib_http_problem(x, problem, detail, gw_worker_jitter(worker, 200, 1000));
+		trib_http_problem(x, problem, detail,
+				  gw_worker_jitter(worker, ms - ms / 2, ms + ms / 2));
 	} else if (x) {
 		gw_refuse(x, problem, detail);
 	}
@@ -144,6 +148,7 @@ static void take_slot(struct gw_upload *u)
 	if (gw_slots_take(u->slots, &u->slot, &u->gen) &&
 	    (!gw_resume_evict(u->worker, u->slots) || gw_slots_take(u->slots, &u->slot, &u->gen))) {
 		gw_count(GW_M_SLOT_EXHAUSTED, 1);
+		u->wait_ms = gw_slots_wait_ms(u->slots);
 		gw_upload_refuse(u, TRIB_PROBLEM_ARENA_FULL, NULL);
 		return;
 	}
@@ -203,6 +208,7 @@ static void attached(struct gw_upload *u)
 		leave_attaching(u);
 		job_is_gone(u);
 	} else if (error == -ENOSPC || error == -ENOMEM) {
+		u->wait_ms = NO_MEMORY_MS;
 		gw_upload_refuse(u, TRIB_PROBLEM_ARENA_FULL, "the node has no memory for this job");
 	} else if (error && !u->reserved) { /* the record knows why: counted, the job is over .. */
 		leave_attaching(u);

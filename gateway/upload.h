@@ -45,6 +45,7 @@ struct gw_upload {
 	struct gw_intake intake;
 	struct gw_header *header; /* pinned */
 	uint64_t until_ms;        /* ATTACHING */
+	uint64_t wait_ms;         /* what a refusal tells, before jitter; 0: as usual */
 	bool follows;             /* follow.h: the record says how far it is */
 	bool hinted;
 	uint64_t began_ns;        /* its payload */

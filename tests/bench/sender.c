@@ -9,7 +9,7 @@
  * HEADS: per request a little-endian u32 length and so many bytes. -r: open loop, so many requests
  * a second, and latency counts from when a request was due. -e: "\r\n" after the body. SAVE gets
  * the bodies of the answers in the order of the requests, framed like HEADS.
- * Refusals that say "later" (503, 429) are sent again after RETRY_NS.
+ * Refusals that say "later" (503, 429) are sent again when they say, or after RETRY_NS.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -35,6 +35,7 @@
 #define ANSWER_MAX  16384u
 #define SEND_MAX    (1u << 20)
 #define RETRY_NS    5000000u
+#define RETRY_MAX_S 60.0
 #define THREADS_MAX 16u
 #define CODES       600u
 #define STALL_MS    120000
@@ -263,6 +264,22 @@ static unsigned parse(struct conn *c, const char **ret_body, size_t *ret_size)
 	return (unsigned)strtoul(c->in + 9, NULL, 10) % CODES;
 }
 
+/* When the same request may come again: member retry_after of a problem, else the field, else soon.
+ */
+static uint64_t retry_after_ns(const struct conn *c, const char *body)
+{
+	const char *text = strstr(body, "\"retry_after\":");
+	const char *field = strcasestr(c->in, "\r\nretry-after:");
+	double seconds;
+
+	if (!text && !(field && field < body)) {
+		return RETRY_NS;
+	}
+	seconds = strtod(text ? text + 14 : field + 14, NULL);
+	return seconds > 0 ? (uint64_t)(1e9 * (seconds < RETRY_MAX_S ? seconds : RETRY_MAX_S))
+			   : RETRY_NS;
+}
+
 static void finish(struct crew *crew, struct conn *c, unsigned status, const char *body,
 		   size_t size)
 {
@@ -278,7 +295,7 @@ static void finish(struct crew *crew, struct conn *c, unsigned status, const cha
 	}
 	if (status == 503 || status == 429) {
 		(void)__atomic_add_fetch(&all.retries, 1, __ATOMIC_RELAXED);
-		c->retry_ns = trib_clock_ns() + RETRY_NS;
+		c->retry_ns = trib_clock_ns() + retry_after_ns(c, body);
 		return;
 	}
 	r->status = (uint16_t)status;
