@@ -110,6 +110,15 @@ static void draw_character(struct load_worker *worker, struct load_client *clien
 		}
 		lot -= plan->classes[i].share;
 	}
+	client->labels = LOAD_LABELS_MAX;
+	lot = plan->labels_count ? load_random_unit(&client->rng) : 0;
+	for (unsigned i = 0; i < plan->labels_count; i++) {
+		if (lot < plan->labels[i].share) {
+			client->labels = (uint8_t)i;
+			break;
+		}
+		lot -= plan->labels[i].share;
+	}
 }
 
 void load_client_begin_soon(struct load_worker *worker, struct load_client *client,
@@ -175,15 +184,18 @@ static int send_checkin(struct load_worker *worker, struct load_client *client)
 	char name[64];
 	char prefer[48] = "";
 	int name_size = print_client(worker, client, name);
+	bool says = client->labels < LOAD_LABELS_MAX;
+	const char *labels = says ? plan->labels[client->labels].json : "";
 
+	name_size += says ? 10 + (int)strlen(labels) : 0;
 	if (plan->wait_s) {
 		(void)snprintf(prefer, sizeof(prefer), "Prefer: wait=%llu\r\n",
 			       (unsigned long long)plan->wait_s);
 	}
 	size += snprintf(worker->head + size, LOAD_HEAD_MAX - (size_t)size,
 			 "Content-Type: application/json\r\nContent-Length: %d\r\n%s\r\n"
-			 "{\"client_id\":\"%s\"}",
-			 name_size + 16, prefer, name);
+			 "{\"client_id\":\"%s\"%s%s}",
+			 name_size + 16, prefer, name, says ? ",\"labels\":" : "", labels);
 	request.head_size = (size_t)size;
 	load_add(worker, LOAD_CHECKINS, 1);
 	return load_conn_request(worker, client, &request);

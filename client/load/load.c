@@ -15,10 +15,11 @@
 #include "client/load/slo.h"
 #include "common/clock.h"
 #include "common/crypto.h"
+#include "common/fd_table.h"
 
 #define LOOK_MS      1000
 #define STEP_MS      20
-#define SPARE_FILES  128
+#define SPARE_FILES  256 /* of a table of descriptors: what is no client's connection */
 #define ROWS_MAX     100000
 #define LINE_COLUMNS 118
 
@@ -113,36 +114,31 @@ static int find_address(struct load *load)
 	return CLI_OK;
 }
 
-/* A descriptor per connection: as many as the system lets us have. */
+/* A descriptor per connection: when a table has no room for them, each thread gets its own. */
 static int find_room(struct load_plan *plan)
 {
-	struct rlimit limit;
-	uint64_t room;
+	uint64_t limit = trib_fd_table_limit();
+	uint64_t room = limit > SPARE_FILES * 2 ? limit - SPARE_FILES : SPARE_FILES;
+	uint64_t want = plan->conns_max && plan->conns_max < plan->clients ? plan->conns_max
+									   : plan->clients;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit)) {
-		return CLI_FAILED;
-	}
-	if (limit.rlim_max < plan->clients + SPARE_FILES) { /* root may */
-		struct rlimit more = { plan->clients + SPARE_FILES, plan->clients + SPARE_FILES };
+	plan->own_tables = want > room;
+	if (plan->own_tables) {
+		uint64_t tables = (want + room - 1) / room;
 
-		if (setrlimit(RLIMIT_NOFILE, &more) == 0) {
-			limit = more;
+		tables = tables < LOAD_THREADS_MAX ? tables : LOAD_THREADS_MAX;
+		if (plan->threads_free && plan->threads < tables) {
+			plan->threads = tables;
 		}
+		room *= plan->threads;
 	}
-	limit.rlim_cur = limit.rlim_max;
-	(void)setrlimit(RLIMIT_NOFILE, &limit);
-	room = limit.rlim_cur > SPARE_FILES * 2 ? limit.rlim_cur - SPARE_FILES : SPARE_FILES;
-	if (plan->conns_max == 0 || plan->conns_max > room) {
-		bool all = plan->conns_max == 0;
-
-		plan->conns_max = all && plan->clients < room ? plan->clients : room;
-	}
+	plan->conns_max = want < room ? want : room;
 	if (plan->arrivals == LOAD_CLOSED && !plan->close && plan->conns_max < plan->clients) {
 		cli_say("%llu clients want as many connections, but only %llu are possible (open "
-			"files: %llu, --conns-max). Raise `ulimit -Hn`, or use --close: clients "
-			"then have a connection only while they talk",
+			"files of a thread: %llu, --threads, --conns-max). Use more threads, or "
+			"--close: clients then have a connection only while they talk",
 			(unsigned long long)plan->clients, (unsigned long long)plan->conns_max,
-			(unsigned long long)limit.rlim_cur);
+			(unsigned long long)limit);
 		return CLI_USAGE;
 	}
 	return CLI_OK;

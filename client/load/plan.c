@@ -9,6 +9,7 @@
 
 #include "client/load/shapes.h"
 #include "client/load/slo.h"
+#include "common/labels.h"
 
 #define FILE_MAX_ (1u << 20)
 
@@ -65,11 +66,13 @@ static int parse(struct load_plan *plan, const struct cli_command *command, int 
 		NUMBER("slow-factor", slow_factor, 1, 100000, "how much longer"),
 		TEXT("bandwidth", bandwidth_text, "CLASS=SHARE,..",
 		     "3g, dsl, 4g, fibre or bytes a second"),
+		TEXT("labels", labels_text, "K=V[+K=V..]:SHARE,..", "what clients say they are"),
 		TEXT("duplicate", duplicate_text, "SHARE", "updates sent twice"),
 		TEXT("corrupt", corrupt_text, "SHARE", "updates sent with a wrong checksum first"),
 		TEXT("hostile", hostile_text, "SHARE", "updates preceded by an attack"),
 		TEXT("token-file", token_file, "FILE", "the clients' token"),
-		NUMBER("threads", threads, 0, LOAD_THREADS_MAX, "event loops; 0 = cores"),
+		NUMBER("threads", threads, 0, LOAD_THREADS_MAX,
+		       "event loops; 0 = cores, or as many as the connections' descriptors need"),
 		NUMBER("conns-max", conns_max, 0, 10000000,
 		       "connections at a time; 0 = as descriptors allow"),
 		NUMBER("seed", seed, 0, UINT64_MAX, "of everything random"),
@@ -169,6 +172,74 @@ static bool read_classes(struct load_plan *plan)
 	return true;
 }
 
+/* "region=eu+ram-gb=8" -> {"region": "eu", ..} */
+static bool make_labels(char *text, char out[LOAD_LABELS_SIZE])
+{
+	char canonical[TRIB_LABELS_SIZE];
+	json_t *labels = json_object();
+	char *rest = NULL;
+	bool good = labels != NULL;
+	char *json;
+
+	for (char *pair = strtok_r(text, "+", &rest); pair && good;
+	     pair = strtok_r(NULL, "+", &rest)) {
+		char *equals = strchr(pair, '=');
+
+		good = equals != NULL;
+		if (good) {
+			*equals = '\0';
+			good = json_object_set_new(labels, pair, json_string(equals + 1)) == 0;
+		}
+	}
+	json = good && trib_labels_read(labels, canonical) == 0 ? json_dumps(labels, JSON_COMPACT)
+								: NULL;
+	good = json && trib_copy(out, LOAD_LABELS_SIZE, json) == 0;
+	trib_free(json);
+	json_decref(labels);
+	return good;
+}
+
+/* "region=eu:0.5,region=us+ram-gb=8:0.2": what is left has none. */
+static bool read_labels(struct load_plan *plan)
+{
+	const char *at = plan->labels_text ? plan->labels_text : "";
+	double sum = 0;
+
+	while (*at) {
+		struct load_labels *labels = &plan->labels[plan->labels_count];
+		size_t size = strcspn(at, ",");
+		char word[LOAD_LABELS_SIZE];
+		char *colon;
+
+		if (size >= sizeof(word) || plan->labels_count == LOAD_LABELS_MAX) {
+			cli_say("--labels: too much at '%s'", at);
+			return false;
+		}
+		memcpy(word, at, size);
+		word[size] = '\0';
+		colon = strrchr(word, ':');
+		labels->share = 1;
+		if (colon) {
+			*colon = '\0';
+			if (!number("labels", colon + 1, 0, 1, &labels->share)) {
+				return false;
+			}
+		}
+		if (!make_labels(word, labels->json)) {
+			cli_say("--labels: '%.*s' is not KEY=VALUE[+KEY=VALUE..]:SHARE", (int)size,
+				at);
+			return false;
+		}
+		sum += labels->share;
+		plan->labels_count++;
+		at += size + (at[size] == ',');
+	}
+	if (sum > 1 + 1e-9) {
+		cli_say("--labels: the shares are more than 1 together");
+	}
+	return sum <= 1 + 1e-9;
+}
+
 static bool read_numbers(struct load_plan *plan)
 {
 	return number("rate", plan->rate_text, 0.001, 1e7, &plan->rate) &&
@@ -181,7 +252,7 @@ static bool read_numbers(struct load_plan *plan)
 	       number("corrupt", plan->corrupt_text, 0, 1, &plan->corrupt) &&
 	       number("hostile", plan->hostile_text, 0, 1, &plan->hostile) &&
 	       number("over-select", plan->over_select_text, 1, 100, &plan->over_select) &&
-	       read_classes(plan);
+	       read_classes(plan) && read_labels(plan);
 }
 
 static bool read_arrivals(struct load_plan *plan)
@@ -304,7 +375,8 @@ static bool check(struct load_plan *plan)
 		}
 		load_shape_fini(&shape);
 	}
-	if (plan->threads == 0) {
+	plan->threads_free = plan->threads == 0;
+	if (plan->threads_free) {
 		plan->threads = cores > 0 && cores < LOAD_THREADS_MAX ? (uint64_t)cores : 1;
 	}
 	if (plan->threads > plan->clients) {
@@ -351,12 +423,13 @@ json_t *load_plan_json(const struct load_plan *plan)
 {
 	return json_pack(
 		"{s:s, s:f, s:I, s:I, s:f, s:f, s:I, s:b, s:b, s:f, s:f, s:I, s:f, s:f, "
-		"s:f, s:s, s:I}",
+		"s:f, s:s, s:s, s:I}",
 		"arrivals", load_arrivals_kind_text(plan->arrivals), "rate", plan->rate, "clients",
 		(json_int_t)plan->clients, "threads", (json_int_t)plan->threads, "duration_s",
 		plan->duration_s, "think_s", plan->think_s, "wait_s", (json_int_t)plan->wait_s,
 		"close", (int)plan->close, "download", (int)plan->download, "die", plan->die,
 		"slow", plan->slow, "slow_factor", (json_int_t)plan->slow_factor, "duplicate",
 		plan->duplicate, "corrupt", plan->corrupt, "hostile", plan->hostile, "bandwidth",
-		plan->bandwidth_text ? plan->bandwidth_text : "", "seed", (json_int_t)plan->seed);
+		plan->bandwidth_text ? plan->bandwidth_text : "", "labels",
+		plan->labels_text ? plan->labels_text : "", "seed", (json_int_t)plan->seed);
 }

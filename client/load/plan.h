@@ -10,11 +10,18 @@
 
 #define LOAD_THREADS_MAX 64
 #define LOAD_CLASSES_MAX 8
+#define LOAD_LABELS_MAX  8
+#define LOAD_LABELS_SIZE 512
 #define LOAD_LIST_MAX    16
 
 struct load_class {
 	double share;
 	uint64_t bytes_per_s; /* 0: as fast as it goes */
+};
+
+struct load_labels { /* of a share of the clients */
+	double share;
+	char json[LOAD_LABELS_SIZE]; /* the object */
 };
 
 struct load_plan {
@@ -36,6 +43,7 @@ struct load_plan {
 	const char *corrupt_text;
 	const char *hostile_text;
 	const char *bandwidth_text;
+	const char *labels_text;
 	const char *over_select_text;
 	const char *data_url; /* where clients talk to; the job's own when NULL */
 	const char *token_file;
@@ -77,9 +85,13 @@ struct load_plan {
 	double over_select;
 	struct load_class classes[LOAD_CLASSES_MAX];
 	unsigned class_count;
+	struct load_labels labels[LOAD_LABELS_MAX];
+	unsigned labels_count;
 	bool async;
-	char *token; /* owned; NULL: none */
-	json_t *slo; /* owned; NULL: none */
+	bool threads_free; /* as many as the connections need */
+	bool own_tables;   /* of descriptors, one per thread (common/fd_table.h) */
+	char *token;       /* owned; NULL: none */
+	json_t *slo;       /* owned; NULL: none */
 };
 
 /* Reads the options. True: go on; else *ret_exit says how to leave. load_plan_fini either way. */

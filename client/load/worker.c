@@ -9,6 +9,7 @@
 #include "client/load/conn.h"
 #include "client/load/random.h"
 #include "common/clock.h"
+#include "common/fd_table.h"
 
 #define NS_PER_MS         1000000ull
 #define WAKES_PER_TURN    4096
@@ -265,8 +266,9 @@ struct load_round *load_round_of(struct load_worker *worker, uint32_t round)
 static void *run_thread(void *arg)
 {
 	struct load_worker *worker = arg;
+	int rc = worker->run->plan->own_tables ? trib_fd_table_own() : 0;
 
-	if (trib_loop_run(worker->loop)) {
+	if (rc || trib_loop_run(worker->loop)) {
 		load_bump(&worker->troubles[LOAD_TROUBLE_LOCAL]);
 		load_add(worker, LOAD_ERRORS, 1);
 	}
@@ -292,6 +294,7 @@ static void make_clients(struct load_worker *worker)
 		client->name = worker->index + i * worker->run->plan->threads;
 		client->rng = load_random_seed(worker->run->plan->seed, client->name);
 		client->class = LOAD_CLASSES_MAX;
+		client->labels = LOAD_LABELS_MAX;
 		if (open) {
 			client->state = LOAD_STATE_IDLE;
 			TAILQ_INSERT_TAIL(&worker->idle, client, queue);

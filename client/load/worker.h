@@ -164,6 +164,7 @@ struct load_client {
 	uint8_t step; /* under way, or to come after the pause */
 	uint8_t variant;
 	uint8_t class;  /* of bandwidth, LOAD_CLASSES_MAX: none */
+	uint8_t labels; /* which, LOAD_LABELS_MAX: none */
 	uint8_t attack; /* which */
 	bool slow;
 	bool dies; /* this update */

@@ -181,3 +181,19 @@ def test_over_tls(tmp_path):
             assert load(n, tmp_path, "--cacert", other.ca + ".pem", "--clients", 2)[0] == 3
     finally:
         cluster.TLS = None
+
+
+def test_labels_by_share(node, tmp_path):
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps({"apiVersion": "tributary/v1", "kind": "AggregationJob", "metadata": {"name": "eu"}, "spec": {
+        "sync": {"goal": 2}, "stop": {"rounds": 1000000}, "selection": {"labels": {"matchLabels": {"region": "eu"}}}}}))
+    unwanted = node.metric("gateway", 'tributary_checkins_total{status="not-eligible"}')
+    code, r, text = load(node, tmp_path, "--spec", spec, "--clients", 12, "--labels", "region=eu+ram-gb=8:0.5,region=us:0.3", "--updates",
+                         20, "--duration", 30)
+    assert code == 0, text
+    honest(r)
+    told = node.metric("gateway", 'tributary_checkins_total{status="not-eligible"}') - unwanted
+    assert 1 <= told <= r["totals"]["waits"], (told, r["totals"])
+    for wrong in ("region", "a=b:2", "=x:1", "a=b:0.6,a=c:0.6", "a=-:1"):
+        code, _, text = load(node, tmp_path, "--labels", wrong, "--updates", 1)
+        assert code == 2 and "--labels" in text, (wrong, code, text)
