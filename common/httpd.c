@@ -251,6 +251,7 @@ static void refuse(struct trib_httpd *httpd, int fd)
 
 static void pause_accepting(struct trib_httpd *httpd)
 {
+	httpd->stats.accept_pauses++;
 	if (trib_io_set(httpd->listen_io, TRIB_IO_NONE)) {
 		return; /* cannot fail for NONE; if it did, the loop goes on accepting */
 	}
@@ -273,8 +274,14 @@ static void on_accept(int listen_fd, unsigned ready, void *arg)
 
 	(void)ready;
 	for (int i = 0; i < HTTPD_ACCEPTS_MAX; i++) {
-		int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int fd;
 
+		if (httpd->limits.conns_own &&
+		    httpd->stats.connections_open >= httpd->limits.conns_own) {
+			pause_accepting(httpd);
+			return;
+		}
+		fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd < 0 && errno == EAGAIN) {
 			return;
 		}

@@ -40,6 +40,8 @@ struct trib_httpd_limits {
 	uint32_t conns_max;       /* 16000 */
 	uint32_t *conns_together; /* atomic: servers on other loops that share conns_max count here;
 				   * NULL: this one alone */
+	uint32_t conns_own;       /* with so many of its own it leaves newcomers to those others (or
+				   * in the backlog); 0: no such bound */
 	uint32_t head_timeout_ms; /* 10000 */
 	uint32_t idle_timeout_ms; /* 15000 (keep-alive and before the first byte) */
 	uint32_t body_rate_min;   /* bytes per second, 32768; 0 = no limit */
@@ -52,6 +54,7 @@ struct trib_httpd_stats { /* plain counters, loop thread only */
 	uint64_t connections;
 	uint64_t connections_open;
 	uint64_t connections_refused;
+	uint64_t accept_pauses; /* newcomers left alone for 100 ms: conns_own, or no descriptor */
 	uint64_t requests;
 	uint64_t replies_by_class[6]; /* [2] = 2xx */
 	uint64_t head_errors;

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The process: options, what all threads share, who is who. Main thread: admin listener, agent
- * link, wake subscriber. Worker threads: the data plane, one loop each.
+ * link, wake subscriber. Worker threads: the data plane, one loop each. With more connections than
+ * a table of descriptors has room for, each worker has a table of its own (own_tables, ADR 12):
+ * then nothing but listening sockets, bells and wake-ups, made before, has a number that all
+ * understand.
  */
 #ifndef TRIB_GATEWAY_GATEWAY_H
 #define TRIB_GATEWAY_GATEWAY_H
@@ -48,10 +51,8 @@ struct gw_options {
 
 /* The rings of one connection to the agent. Reference-counted: main and pushing workers. */
 struct gw_rings {
-	int refs; /* atomic */
-	struct trib_channels channels;
-	int agent_bell; /* owned */
-	int own_bell;   /* owned */
+	int refs;                      /* atomic */
+	struct trib_channels channels; /* mapped only: no descriptor of it is open */
 };
 
 struct gw {
@@ -64,8 +65,11 @@ struct gw {
 	struct trib_loop *loop; /* main's */
 	struct trib_tls *tls;   /* NULL: plain */
 	struct gw_link *link;
-	pthread_mutex_t lock;                     /* guards rings */
-	struct gw_rings *rings;                   /* pinned; NULL: no link */
+	bool own_tables;        /* of workers; constant once they run */
+	uint32_t conns_of_each; /* connections a worker may have, 0: no bound of its own */
+	int bell;               /* rings the agent, in every table; see link.c */
+	pthread_mutex_t lock;   /* guards rings */
+	struct gw_rings *rings; /* pinned; NULL: no link */
 	uint8_t ticket_key[TRIB_TICKET_KEY_SIZE]; /* constant once key_known */
 	bool key_known;                           /* atomic, release */
 	bool stopping;                            /* atomic */

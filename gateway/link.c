@@ -28,9 +28,20 @@ struct gw_link {
 	struct trib_timer *timer; /* reconnect, or the answer to HELLO is late */
 	struct trib_timer *resend;
 	struct gw_rings *rings; /* pinned; the present ones */
+	int agent_bell;         /* -1: none */
+	int own_bell;
+	struct trib_io *relay; /* of gw->bell, when workers cannot ring the agent's themselves */
 	char node[GW_NODE_SIZE];
 	bool welcomed; /* once had rings: may own slots that the agent must not take for orphans */
 };
+
+static void close_one(int *fd)
+{
+	if (*fd >= 0) {
+		(void)close(*fd);
+		*fd = -1;
+	}
+}
 
 static void link_down(struct gw_link *link, const char *why)
 {
@@ -41,10 +52,9 @@ static void link_down(struct gw_link *link, const char *why)
 	link->bell_io = trib_io_free(link->bell_io);
 	link->rings = gw_rings_put(link->rings);
 	link->io = trib_io_free(link->io);
-	if (link->fd >= 0) {
-		(void)close(link->fd);
-		link->fd = -1;
-	}
+	close_one(&link->agent_bell);
+	close_one(&link->own_bell);
+	close_one(&link->fd);
 	gw_transfers_down(link->gw);
 	gw_offers_down(&link->gw->offers);
 	gw_gauge(GW_M_LINK_UP, 0);
@@ -177,6 +187,30 @@ static void on_bell(int fd, unsigned ready, void *arg)
 	}
 }
 
+/* ---- the bell of the workers ---- */
+
+/* Workers ring by one number, for ever. In a table that is shared with them it is made the agent's
+ * bell itself; in tables of their own it is ours, and on_relay passes the ringing on. */
+static int point_bell(const struct gw_link *link)
+{
+	if (link->gw->own_tables) {
+		return 0;
+	}
+	return dup3(link->agent_bell, link->gw->bell, O_CLOEXEC) < 0 ? -errno : 0;
+}
+
+static void on_relay(int fd, unsigned ready, void *arg)
+{
+	struct gw_link *link = arg;
+	uint64_t rung;
+
+	(void)ready;
+	if (read(fd, &rung, sizeof(rung)) == (ssize_t)sizeof(rung) && link->agent_bell >= 0 &&
+	    write(link->agent_bell, &rung, sizeof(rung)) < 0) {
+		log_debug("link", "bell rc=%d", errno); /* full: it rings already */
+	}
+}
+
 /* ---- from the agent: messages ---- */
 
 static int on_rings(struct gw_link *link, const struct trib_link_message *message, int *fds,
@@ -189,19 +223,23 @@ static int on_rings(struct gw_link *link, const struct trib_link_message *messag
 		return -EBADMSG;
 	}
 	*count = 0; /* taken */
-	rc = gw_rings_new(fds, link->gw->worker_count, &rings);
+	close_one(&link->agent_bell);
+	close_one(&link->own_bell);
+	link->agent_bell = fds[1];
+	link->own_bell = fds[2];
+	rc = gw_rings_new(fds[0], link->gw->worker_count, link->gw->bell, &rings);
 	if (rc) {
 		return rc;
 	}
-	if (fcntl(rings->own_bell, F_SETFL, O_NONBLOCK) < 0 ||
-	    fcntl(rings->agent_bell, F_SETFL, O_NONBLOCK) < 0 ||
+	if (fcntl(link->own_bell, F_SETFL, O_NONBLOCK) < 0 ||
+	    fcntl(link->agent_bell, F_SETFL, O_NONBLOCK) < 0 || point_bell(link) ||
 	    trib_copy(link->node, sizeof(link->node), message->node)) {
 		(void)gw_rings_put(rings);
 		return -EBADMSG;
 	}
 	link->rings = rings;
 	link->welcomed = true;
-	rc = trib_io_new(link->gw->loop, rings->own_bell, TRIB_IO_READ, on_bell, link,
+	rc = trib_io_new(link->gw->loop, link->own_bell, TRIB_IO_READ, on_bell, link,
 			 &link->bell_io);
 	if (rc) {
 		return rc;
@@ -218,8 +256,8 @@ static int on_rings(struct gw_link *link, const struct trib_link_message *messag
 	}
 	gw_jobs_rewant(&link->gw->jobs);
 	send_wanted(link);
-	if (link->rings) {                                          /* still: */
-		on_bell(link->rings->own_bell, TRIB_IO_READ, link); /* sets the sleep flag */
+	if (link->rings) {                                   /* still: */
+		on_bell(link->own_bell, TRIB_IO_READ, link); /* sets the sleep flag */
 	}
 	return 0;
 }
@@ -407,7 +445,12 @@ int gw_link_new(struct gw *gw, struct gw_link **ret_link)
 	}
 	link->gw = gw;
 	link->fd = -1;
+	link->agent_bell = -1;
+	link->own_bell = -1;
 	rc = trib_timer_new(gw->loop, on_timer, link, &link->timer);
+	if (rc == 0 && gw->own_tables) {
+		rc = trib_io_new(gw->loop, gw->bell, TRIB_IO_READ, on_relay, link, &link->relay);
+	}
 	if (rc == 0) {
 		rc = trib_timer_new(gw->loop, on_resend, link, &link->resend);
 	}
@@ -427,9 +470,10 @@ struct gw_link *gw_link_free(struct gw_link *link)
 		link->bell_io = trib_io_free(link->bell_io);
 		link->rings = gw_rings_put(link->rings);
 		link->io = trib_io_free(link->io);
-		if (link->fd >= 0) {
-			(void)close(link->fd);
-		}
+		link->relay = trib_io_free(link->relay);
+		close_one(&link->agent_bell);
+		close_one(&link->own_bell);
+		close_one(&link->fd);
 		link->timer = trib_timer_free(link->timer);
 		link->resend = trib_timer_free(link->resend);
 		trib_free(link);

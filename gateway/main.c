@@ -7,12 +7,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "common/clock.h"
 #include "common/config_check.h"
 #include "common/crypto.h"
+#include "common/fd_table.h"
 #include "common/log.h"
 #include "common/options.h"
 #include "common/privilege.h"
@@ -24,6 +24,7 @@
 
 #define KEY_RETRY_MS  200
 #define DRAIN_TICK_MS 20
+#define SPARE_FILES   256 /* of a table, for what is no client's connection */
 
 struct process {
 	struct gw gw;
@@ -150,7 +151,6 @@ static void on_drain(void *arg)
 static void on_signal(int number, void *arg)
 {
 	struct process *p = arg;
-	int never;
 
 	if (gw_stopping(&p->gw)) {
 		return;
@@ -158,15 +158,7 @@ static void on_signal(int number, void *arg)
 	log_info("main", "stopping signal=%d uploads=%lld", number,
 		 (long long)trib_metric_get(&gw_metrics[GW_M_UPLOADS_INFLIGHT]));
 	__atomic_store_n(&p->gw.stopping, true, __ATOMIC_RELEASE);
-	/* Every worker polls this descriptor: in its place goes one that is never readable, so the
-	 * kernel refuses newcomers and no worker has a closed number in its hands. */
-	never = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	if (never >= 0) {
-		if (dup3(never, p->listen_fd, O_CLOEXEC) < 0) {
-			log_warn("main", "cannot stop accepting rc=%d", -errno);
-		}
-		(void)close(never);
-	}
+	gw_stop_listening(p->listen_fd);
 	gw_workers_note(&p->gw, GW_NOTE_STOP, "");
 	p->drain_until_ms = trib_clock_ms() + p->gw.options.drain_ms;
 	trib_timer_every(p->drain_timer, DRAIN_TICK_MS);
@@ -206,6 +198,9 @@ static void stop(struct process *p)
 	}
 	if (p->admin_fd >= 0) {
 		(void)close(p->admin_fd);
+	}
+	if (p->gw.bell >= 0) {
+		(void)close(p->gw.bell);
 	}
 }
 
@@ -258,24 +253,35 @@ static int write_addresses(const struct process *p)
 	return rc ? rc : rename(path, o->addr_file) ? -errno : 0;
 }
 
-/* One descriptor per connection, and some. */
-static void raise_limits(uint64_t conns_max)
+/* How many workers, and whether they share a table of descriptors: one per connection, and some. */
+static uint32_t plan_workers(struct gw *gw)
 {
-	struct rlimit limit;
+	uint64_t limit = trib_fd_table_limit();
+	uint64_t room = limit > 2 * SPARE_FILES ? limit - SPARE_FILES : SPARE_FILES;
+	uint64_t tables = (gw->options.conns_max + room - 1) / room;
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	uint64_t count = gw->options.workers;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-		limit.rlim_cur = limit.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &limit);
+	gw->own_tables = gw->options.conns_max > room;
+	if (count == 0) {
+		count = cores > 0 ? (uint64_t)cores : 1;
+		count = count < tables ? tables : count;
 	}
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < conns_max + 256) {
-		log_warn("main", "file limit is below conns-max limit=%llu",
-			 (unsigned long long)limit.rlim_cur);
+	count = count > GW_WORKERS_MAX ? GW_WORKERS_MAX : count;
+	if (gw->own_tables) {
+		gw->conns_of_each = (uint32_t)room;
+		log_info("main", "a table of descriptors per worker limit=%llu workers=%llu",
+			 (unsigned long long)limit, (unsigned long long)count);
 	}
+	if (count < tables && gw->own_tables) {
+		log_warn("main", "file limit is below conns-max limit=%llu workers=%llu",
+			 (unsigned long long)limit, (unsigned long long)count);
+	}
+	return (uint32_t)count;
 }
 
 static int start_main(struct process *p)
 {
-	const struct trib_httpd_handler handler = { gw_admin_on_request, &p->admin_arg };
 	struct trib_loop *loop;
 	int rc = trib_loop_new(&p->gw.loop);
 
@@ -294,9 +300,8 @@ static int start_main(struct process *p)
 		log_err("main", "cannot listen rc=%d text=%s", rc, strerrordesc_np(-rc));
 		return rc;
 	}
-	rc = trib_redis_new(loop, p->gw.options.redis, &p->redis);
-	rc = rc ? rc : trib_redis_new(loop, p->gw.options.redis, &p->wakes);
-	rc = rc ? rc : trib_timer_new(loop, ask_key, p, &p->key_timer);
+	p->gw.bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	rc = p->gw.bell < 0 ? -errno : trib_timer_new(loop, ask_key, p, &p->key_timer);
 	rc = rc ? rc : trib_timer_new(loop, on_drain, p, &p->drain_timer);
 	rc = rc ? rc : trib_timer_new(loop, on_refresh, p, &p->refresh);
 	rc = rc ? rc : trib_loop_on_signal(loop, SIGTERM, on_signal, p);
@@ -304,11 +309,18 @@ static int start_main(struct process *p)
 	if (p->gw.tls) {
 		rc = rc ? rc : trib_loop_on_signal(loop, SIGHUP, on_reload, p);
 	}
-	if (rc) {
-		return rc;
-	}
+	return rc;
+}
+
+/* What opens descriptors as it goes: after the workers, which would have copies of them. */
+static int start_control(struct process *p)
+{
+	const struct trib_httpd_handler handler = { gw_admin_on_request, &p->admin_arg };
+	int rc = trib_redis_new(p->gw.loop, p->gw.options.redis, &p->redis);
+
+	rc = rc ? rc : trib_redis_new(p->gw.loop, p->gw.options.redis, &p->wakes);
 	p->admin_arg = (struct gw_admin){ &p->gw, p->redis };
-	rc = trib_httpd_new(loop, p->admin_fd, NULL, &handler, &p->admin);
+	rc = rc ? rc : trib_httpd_new(p->gw.loop, p->admin_fd, NULL, &handler, &p->admin);
 	if (rc == 0) {
 		trib_httpd_tls(p->admin, p->gw.tls);
 	}
@@ -317,14 +329,9 @@ static int start_main(struct process *p)
 
 static int start_workers(struct process *p)
 {
-	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	uint64_t count = p->gw.options.workers;
+	uint32_t count = plan_workers(&p->gw);
 	int rc = 0;
 
-	if (count == 0) {
-		count = cores > 0 ? (uint64_t)cores : 1;
-	}
-	count = count > GW_WORKERS_MAX ? GW_WORKERS_MAX : count;
 	for (uint32_t i = 0; i < count && rc == 0; i++) {
 		rc = gw_worker_new(&p->gw, i, p->listen_fd, &p->gw.workers[i]);
 		p->gw.worker_count += rc == 0;
@@ -347,6 +354,7 @@ static int run(struct process *p)
 	}
 	rc = rc ? rc : trib_privilege_drop(0);
 	rc = rc ? rc : start_workers(p);
+	rc = rc ? rc : start_control(p);
 	rc = rc ? rc : trib_redis_subscribe(p->wakes, "trib:wake", on_wake, on_wakes_again, p);
 	if (rc == 0) {
 		ask_key(p);
@@ -428,7 +436,7 @@ static int parse(int argc, char **argv, struct gw_options *o)
 
 int main(int argc, char **argv)
 {
-	static struct process p = { .listen_fd = -1, .admin_fd = -1 };
+	static struct process p = { .listen_fd = -1, .admin_fd = -1, .gw.bell = -1 };
 	char reason[256];
 	int rc;
 
@@ -457,7 +465,6 @@ int main(int argc, char **argv)
 	}
 	trib_privilege_share(p.gw.options.share);
 	(void)signal(SIGPIPE, SIG_IGN);
-	raise_limits(p.gw.options.conns_max);
 	gw_jobs_init(&p.gw.jobs);
 	gw_offers_init(&p.gw.offers);
 	(void)pthread_mutex_init(&p.gw.transfers.lock, NULL);

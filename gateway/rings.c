@@ -13,34 +13,30 @@ struct gw_rings *gw_rings_put(struct gw_rings *rings)
 		if (rings->channels.memory) {
 			trib_channels_fini(&rings->channels);
 		}
-		(void)close(rings->agent_bell);
-		(void)close(rings->own_bell);
 		trib_free(rings);
 	}
 	return NULL;
 }
 
-int gw_rings_new(const int fds[3], uint32_t workers, struct gw_rings **ret_rings)
+int gw_rings_new(int fd, uint32_t workers, int bell, struct gw_rings **ret_rings)
 {
 	struct gw_rings *rings = trib_alloc(sizeof(*rings));
 	int rc;
 
 	if (!rings) {
-		(void)close(fds[0]);
-		(void)close(fds[1]);
-		(void)close(fds[2]);
+		(void)close(fd);
 		return -ENOMEM;
 	}
 	rings->refs = 1;
-	rings->agent_bell = fds[1];
-	rings->own_bell = fds[2];
-	rc = trib_channels_attach(fds[0], workers + 1, &rings->channels);
+	rc = trib_channels_attach(fd, workers + 1, &rings->channels);
 	if (rc) {
 		(void)gw_rings_put(rings);
 		return rc;
 	}
+	(void)close(rings->channels.fd); /* here, in main's table: the last pin may be a worker's */
+	rings->channels.fd = -1;
 	for (uint32_t i = 0; i < workers; i++) {
-		rings->channels.channel[i].doorbell = rings->agent_bell;
+		rings->channels.channel[i].doorbell = bell;
 	}
 	*ret_rings = rings;
 	return 0;

@@ -7,8 +7,8 @@
 
 #include "gateway/gateway.h"
 
-/* fds: channels, agent's doorbell, our doorbell; all taken, also on failure. */
-TRIB_MUST_CHECK int gw_rings_new(const int fds[3], uint32_t workers, struct gw_rings **ret_rings);
+/* fd: the channels, taken, also on failure. bell: what workers ring, borrowed. Main thread. */
+TRIB_MUST_CHECK int gw_rings_new(int fd, uint32_t workers, int bell, struct gw_rings **ret_rings);
 struct gw_rings *gw_rings_put(struct gw_rings *rings); /* NULL allowed; returns NULL */
 /* rings: taken; NULL: the link is down. */
 void gw_rings_set(struct gw *gw, struct gw_rings *rings);

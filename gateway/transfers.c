@@ -43,7 +43,8 @@ struct answer { /* from main to the worker */
 	uint64_t number;
 	uint32_t kind;
 	int result;
-	int fd;
+	struct trib_partial
+		partial; /* mapped by main: a worker may have another table; size 0: none */
 };
 
 /* ---- the table ---- */
@@ -173,14 +174,23 @@ void gw_transfers_sent(struct gw *gw, const struct trib_link_message *message)
 
 static void on_answer(void *arg);
 
-static bool deliver(struct gw_transfer *t, uint32_t kind, int result, int fd)
+/* partial: taken on success; NULL: none. */
+static bool deliver(struct gw_transfer *t, uint32_t kind, int result,
+		    const struct trib_partial *partial)
 {
 	struct answer *a = trib_alloc(sizeof(*a));
 
 	if (!a) {
 		return false;
 	}
-	*a = (struct answer){ t->worker, t->number, kind, result, fd };
+	*a = (struct answer){ .worker = t->worker,
+			      .number = t->number,
+			      .kind = kind,
+			      .result = result,
+			      .partial = { .fd = -1 } };
+	if (partial) {
+		a->partial = *partial;
+	}
 	if (trib_loop_wake(t->worker->loop, on_answer, a)) {
 		trib_free(a);
 		return false; /* the sender gives up in the end, and comes again */
@@ -191,15 +201,22 @@ static bool deliver(struct gw_transfer *t, uint32_t kind, int result, int fd)
 bool gw_transfers_answer(struct gw *gw, const struct trib_link_message *message, int fd)
 {
 	struct gw_transfers *all = &gw->transfers;
+	struct trib_partial partial = { .fd = -1 };
 	struct gw_transfer **place;
+	bool mapped = fd >= 0 && trib_partial_attach(fd, true, &partial) == 0;
 	bool known;
 
+	if (mapped) {
+		(void)close(partial.fd);
+		partial.fd = -1;
+	}
 	(void)pthread_mutex_lock(&all->lock);
 	place = place_of(all, message->sum.transfer);
-	known = place && (*place)->worker && deliver(*place, message->kind, message->result, fd);
+	known = place && (*place)->worker &&
+		deliver(*place, message->kind, message->result, mapped ? &partial : NULL);
 	(void)pthread_mutex_unlock(&all->lock);
-	if (!known && fd >= 0) {
-		(void)close(fd);
+	if (!known && mapped) {
+		trib_partial_fini(&partial);
 	}
 	return known;
 }
@@ -215,7 +232,7 @@ void gw_transfers_down(struct gw *gw)
 		if (t && !t->worker) {
 			trib_free(t);
 			all->table[i] = NULL;
-		} else if (t && t->asked && !deliver(t, 0, -ENOTCONN, -1)) {
+		} else if (t && t->asked && !deliver(t, 0, -ENOTCONN, NULL)) {
 			log_warn("transfers", "not told of the broken link");
 		}
 	}
@@ -341,14 +358,12 @@ static void on_complete(struct trib_exchange *x)
 	}
 }
 
-/* fd: taken. */
-static int map_target(struct gw_transfer *t, int fd)
+static int take_target(struct gw_transfer *t, const struct trib_partial *partial)
 {
-	int rc = trib_partial_attach(fd, true, &t->partial);
-
-	if (rc) {
-		return rc;
+	if (partial->size == 0) {
+		return -ENOMEM;
 	}
+	t->partial = *partial;
 	t->mapped = true;
 	if (t->partial.elements != t->peer.elements ||
 	    (uint32_t)t->partial.accumulate != t->peer.accumulate) {
@@ -357,7 +372,8 @@ static int map_target(struct gw_transfer *t, int fd)
 	return 0;
 }
 
-static void on_target(struct gw_transfer *t, int result, int fd)
+/* partial: taken. */
+static void on_target(struct gw_transfer *t, int result, const struct trib_partial *partial)
 {
 	static const struct trib_http_sink sink = { on_next, on_landed, on_complete, NULL };
 
@@ -367,7 +383,7 @@ static void on_target(struct gw_transfer *t, int result, int fd)
 		refuse(t, TRIB_PROBLEM_STATE_CONFLICT, "the sum does not fit the job", false);
 	} else if (result) {
 		refuse(t, TRIB_PROBLEM_UNAVAILABLE, "this node does not take the sum now", false);
-	} else if (fd < 0 || map_target(t, fd)) {
+	} else if (take_target(t, partial)) {
 		refuse(t, TRIB_PROBLEM_INTERNAL, "no room for the sum", true);
 	} else {
 		trib_http_want_sink(t->x, &sink);
@@ -399,11 +415,11 @@ static void on_answer(void *arg)
 	}
 	(void)pthread_mutex_unlock(&all->lock);
 	if (!t) {
-		if (a->fd >= 0) {
-			(void)close(a->fd);
+		if (a->partial.size) {
+			trib_partial_fini(&a->partial);
 		}
 	} else if (a->kind == TRIB_LINK_TARGET) {
-		on_target(t, a->result, a->fd);
+		on_target(t, a->result, &a->partial);
 	} else if (a->kind == TRIB_LINK_MOVED) {
 		on_moved(t, a->result);
 	} else {

@@ -2,9 +2,13 @@
 #include "gateway/worker.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "common/crypto.h"
+#include "common/fd_table.h"
 #include "common/json.h"
 #include "common/log.h"
 #include "gateway/checkin.h"
@@ -53,6 +57,18 @@ void gw_reply_json(struct trib_exchange *x, int status, struct json_t *json)
 	trib_free(text);
 }
 
+void gw_stop_listening(int fd)
+{
+	int never = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+
+	if (never < 0 || dup3(never, fd, O_CLOEXEC) < 0) {
+		log_warn("worker", "cannot stop accepting rc=%d", -errno);
+	}
+	if (never >= 0) {
+		(void)close(never);
+	}
+}
+
 /* ---- mailbox ---- */
 
 static void handle_note(struct gw_worker *worker, uint32_t what, const char *job)
@@ -70,6 +86,9 @@ static void handle_note(struct gw_worker *worker, uint32_t what, const char *job
 		gw_checkins_wake(worker, job);
 	}
 	if (what & GW_NOTE_STOP) {
+		if (worker->gw->own_tables) {
+			gw_stop_listening(worker->listen_fd);
+		}
 		gw_checkins_stop(worker);
 	}
 	if (what & GW_NOTE_EXIT) {
@@ -145,6 +164,7 @@ static void publish(struct gw_worker *worker)
 	gw_count(GW_M_CONNS, (int64_t)(now.connections_open - then->connections_open));
 	gw_count(GW_M_CONNS_TOTAL, (int64_t)(now.connections - then->connections));
 	gw_count(GW_M_CONN_REJECTS, (int64_t)(now.connections_refused - then->connections_refused));
+	gw_count(GW_M_ACCEPT_PAUSES, (int64_t)(now.accept_pauses - then->accept_pauses));
 	gw_count(GW_M_HTTP_REQUESTS, (int64_t)(now.requests - then->requests));
 	for (unsigned i = 1; i < 6; i++) {
 		gw_count(GW_M_HTTP_1XX + i - 1,
@@ -187,11 +207,46 @@ void gw_worker_stir(struct gw_worker *worker)
 
 /* ---- life ---- */
 
+static int make_httpd(struct gw_worker *worker)
+{
+	struct gw *gw = worker->gw;
+	const struct gw_options *options = &gw->options;
+	struct trib_httpd_limits limits = trib_httpd_limits_default;
+	const struct trib_httpd_handler handler = { gw_on_request, worker };
+	int rc;
+
+	limits.conns_max = (uint32_t)options->conns_max;
+	limits.conns_together = &gw->conns_open;
+	limits.conns_own = gw->conns_of_each;
+	limits.head_timeout_ms = (uint32_t)options->head_timeout_ms;
+	limits.idle_timeout_ms = (uint32_t)options->idle_timeout_ms;
+	limits.body_rate_min = (uint32_t)options->body_rate_min;
+	limits.body_grace_ms = (uint32_t)options->body_grace_ms;
+	rc = trib_httpd_new(worker->loop, worker->listen_fd, &limits, &handler, &worker->httpd);
+	if (rc == 0) {
+		trib_httpd_tls(worker->httpd, gw->tls);
+	}
+	return rc;
+}
+
+/* What needs descriptors; the loop, which others wake, has had its own before. */
+static int prepare(struct gw_worker *worker)
+{
+	struct gw *gw = worker->gw;
+	int rc = gw->own_tables ? trib_fd_table_own() : 0;
+
+	rc = rc ? rc : trib_redis_new(worker->loop, gw->options.redis, &worker->redis);
+	return rc ? rc : make_httpd(worker);
+}
+
 static void *run(void *arg)
 {
 	struct gw_worker *worker = arg;
-	int rc = trib_loop_run(worker->loop);
+	int rc = prepare(worker);
 
+	worker->start_rc = rc;
+	(void)sem_post(&worker->prepared);
+	rc = rc ? 0 : trib_loop_run(worker->loop);
 	if (rc) {
 		log_err("worker", "loop ended rc=%d", rc);
 	}
@@ -221,6 +276,7 @@ int gw_worker_new(struct gw *gw, uint32_t index, int listen_fd, struct gw_worker
 	TAILQ_INIT(&worker->loads);
 	TAILQ_INIT(&worker->puts);
 	(void)pthread_mutex_init(&worker->mailbox.lock, NULL);
+	(void)sem_init(&worker->prepared, 0, 0);
 	worker->scratch = trib_alloc(GW_SCRATCH_SIZE);
 	rc = worker->scratch ? trib_random(&worker->rng, sizeof(worker->rng)) : -ENOMEM;
 	worker->rng |= 1;
@@ -231,13 +287,9 @@ int gw_worker_new(struct gw *gw, uint32_t index, int listen_fd, struct gw_worker
 		rc = trib_loop_new(&worker->loop);
 	}
 	if (rc == 0) {
-		rc = trib_redis_new(worker->loop, gw->options.redis, &worker->redis);
-	}
-	if (rc == 0) {
 		rc = trib_timer_new(worker->loop, on_tick, worker, &worker->tick);
 	}
 	if (rc) {
-		worker->redis = trib_redis_free(worker->redis);
 		(void)gw_worker_free(worker);
 		return rc;
 	}
@@ -248,28 +300,15 @@ int gw_worker_new(struct gw *gw, uint32_t index, int listen_fd, struct gw_worker
 
 int gw_worker_start(struct gw_worker *worker)
 {
-	const struct gw_options *options = &worker->gw->options;
-	struct trib_httpd_limits limits = trib_httpd_limits_default;
-	const struct trib_httpd_handler handler = { gw_on_request, worker };
-	int rc;
+	int rc = -pthread_create(&worker->thread, NULL, run, worker);
 
-	limits.conns_max = (uint32_t)options->conns_max;
-	limits.conns_together = &worker->gw->conns_open;
-	limits.head_timeout_ms = (uint32_t)options->head_timeout_ms;
-	limits.idle_timeout_ms = (uint32_t)options->idle_timeout_ms;
-	limits.body_rate_min = (uint32_t)options->body_rate_min;
-	limits.body_grace_ms = (uint32_t)options->body_grace_ms;
-	rc = trib_httpd_new(worker->loop, worker->listen_fd, &limits, &handler, &worker->httpd);
 	if (rc) {
+		worker->thread = 0;
 		return rc;
 	}
-	trib_httpd_tls(worker->httpd, worker->gw->tls);
-	rc = -pthread_create(&worker->thread, NULL, run, worker);
-	if (rc) {
-		worker->httpd = trib_httpd_free(worker->httpd);
-		worker->thread = 0;
+	while (sem_wait(&worker->prepared) && errno == EINTR) {
 	}
-	return rc;
+	return worker->start_rc;
 }
 
 struct gw_worker *gw_worker_free(struct gw_worker *worker)
@@ -278,7 +317,6 @@ struct gw_worker *gw_worker_free(struct gw_worker *worker)
 		if (worker->thread) {
 			(void)pthread_join(worker->thread, NULL);
 		}
-		worker->redis = trib_redis_free(worker->redis);
 		worker->tick = trib_timer_free(worker->tick);
 		gw_header_cache_fini(&worker->headers);
 		if (worker->loop) {
@@ -287,6 +325,7 @@ struct gw_worker *gw_worker_free(struct gw_worker *worker)
 		worker->tokens = gw_tokens_free(worker->tokens);
 		trib_free(worker->scratch);
 		(void)pthread_mutex_destroy(&worker->mailbox.lock);
+		(void)sem_destroy(&worker->prepared);
 		trib_free(worker);
 	}
 	return NULL;

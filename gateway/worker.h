@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  * A worker: one thread, one loop, one httpd on the shared listening socket, one Redis connection,
  * one up-channel to the agent. Everything in the struct belongs to its thread but the mailbox.
+ * Descriptors, too: what a worker opens, its thread uses and closes, and main hands it none
+ * (gw->own_tables).
  */
 #ifndef TRIB_GATEWAY_WORKER_H
 #define TRIB_GATEWAY_WORKER_H
 
+#include <semaphore.h>
 #include <sys/queue.h>
 
 #include "gateway/gateway.h"
@@ -54,7 +57,9 @@ struct gw_worker {
 	struct gw *gw;
 	uint32_t index;
 	pthread_t thread;
-	int listen_fd; /* borrowed */
+	sem_t prepared; /* the thread has made all it needs, or could not: start_rc */
+	int start_rc;
+	int listen_fd; /* borrowed; in a table of its own: a copy, owned */
 	struct trib_loop *loop;
 	struct trib_httpd *httpd;
 	struct trib_redis *redis;
@@ -84,10 +89,15 @@ struct gw_worker {
 TRIB_MUST_CHECK int gw_worker_new(struct gw *gw, uint32_t index, int listen_fd,
 				  struct gw_worker **ret_worker);
 void gw_worker_stir(struct gw_worker *worker); /* a request came: the tick is the fast one again */
+/* Returns once the thread has made what it needs, in its own table of descriptors if it is to have
+ * one: what is opened before the last worker has started is a copy there for ever. */
 TRIB_MUST_CHECK int gw_worker_start(struct gw_worker *worker);
 /* After GW_NOTE_EXIT: waits for the thread, frees. */
 struct gw_worker *gw_worker_free(struct gw_worker *worker);
 
+/* In place of a listening descriptor that loops poll goes one that is never readable, so that the
+ * kernel refuses newcomers and nobody has a closed number in its hands. */
+void gw_stop_listening(int fd);
 /* Any thread. */
 void gw_workers_note(struct gw *gw, enum gw_note_what what, const char *job);
 

@@ -67,6 +67,9 @@ static void each_thread_has_its_own(void **state)
 	int bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 
 	(void)state;
+#ifdef __SANITIZE_THREAD__
+	skip(); /* it takes equal numbers for equal descriptors, and reports races */
+#endif
 	assert_true(bell >= 0);
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
 	small = (struct rlimit){ LIMIT, old.rlim_max };

@@ -260,6 +260,35 @@ static void out_of_descriptors(void **state)
 	stop();
 }
 
+/* Beyond its own bound it refuses nobody: another loop, or a place that becomes free, takes them.
+ */
+static void leaves_newcomers_to_others(void **state)
+{
+	struct trib_httpd_limits limits = trib_httpd_limits_default;
+	int fds[3];
+
+	(void)state;
+	limits.conns_own = 2;
+	start(&limits);
+	for (size_t i = 0; i < TRIB_COUNT(fds); i++) {
+		fds[i] = dial();
+		say(fds[i], "GET /get?x HTTP/1.1\r\n" H "\r\n");
+		if (i < 2) {
+			assert_int_equal(hear(fds[i], false)->status, 200);
+		}
+	}
+	pause_us(300000);
+	assert_int_equal(recv(fds[2], last.body, 1, MSG_DONTWAIT), -1);
+	hang_up(fds[0]);
+	assert_int_equal(hear(fds[2], false)->status, 200);
+	hang_up(fds[1]);
+	hang_up(fds[2]);
+	stop();
+	assert_true(server.stats.accept_pauses > 0);
+	assert_int_equal(server.stats.connections, 3);
+	assert_int_equal(server.stats.connections_refused, 0);
+}
+
 static void listens(void **state)
 {
 	char address[64];
@@ -299,6 +328,7 @@ int main(void)
 		cmocka_unit_test(freed_by_its_own_handler),
 		cmocka_unit_test(idle_connections_are_cheap),
 		cmocka_unit_test(out_of_descriptors),
+		cmocka_unit_test(leaves_newcomers_to_others),
 		cmocka_unit_test(listens),
 	};
 
