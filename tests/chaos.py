@@ -164,7 +164,7 @@ def fault(node, rng):
             os.kill(pid, signal.SIGCONT)
             return f"stop {name}"
         if kind == "zygote":
-            os.kill(node.state()["zygote_pid"], signal.SIGKILL)
+            os.kill(until("a zygote", lambda: node.state()["zygote_pid"], 10), signal.SIGKILL)
             return "kill zygote"
         names = rng.sample(PROCESSES, 2)
         for name in names:

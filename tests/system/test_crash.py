@@ -42,7 +42,7 @@ VICTIMS = {
     "orchestrator": killer("orchestrator"),
     "redis": killer("redis"),
     "agent-and-gateway": lambda node, job, rng: (node.kill("agent"), node.kill("gateway")),
-    "zygote": lambda node, job, rng: os.kill(node.state()["zygote_pid"], signal.SIGKILL),
+    "zygote": lambda node, job, rng: os.kill(until("a zygote", lambda: node.state()["zygote_pid"], 10), signal.SIGKILL),
 }
 
 
