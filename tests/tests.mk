@@ -69,7 +69,7 @@ traces: RUNS := $(if $(filter file,$(origin RUNS)),200,$(RUNS))
 traces: all
 	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin RUNS=$(RUNS) SEED=$(SEED) $(PYTHON) tests/reference/traces.py
 .PHONY: traces
-# One gateway, 100,000 clients, for SECONDS (300); descriptors are the limit of what can be held (docs/load.md).
+# One gateway, 100,000 clients on as many sockets, for SECONDS (300); docs/load.md.
 bench-clients: all
 	$(Q)TRIBUTARY_BIN=$(abspath $(B))/bin $(PYTHON) tests/bench/clients.py
 .PHONY: bench-clients
