@@ -446,7 +446,10 @@ class Tributary(System):
         from cluster import Job
         self.work = work
         self.node = self.node_of(self.arena)
-        self.job = Job(self.node, size=work.elements, clients=work.updates, rounds=100000, seed=4, spec=self.spec)
+        spec = dict(self.spec)
+        if work.name != "memory":  # two jobs share the node: what does not fit a share is pushed back
+            spec["placement"] = {"arena_bytes": int(0.4 * self.arena)}
+        self.job = Job(self.node, size=work.elements, clients=work.updates, rounds=100000, seed=4, spec=spec)
         self.watch = Watch(self.node.endpoints()["redis"], self.job.id)
         self.address = self.node.data.split("//")[1]
         self.tree = self.node.tree()
