@@ -429,13 +429,13 @@ def test_the_connection_limit_holds_for_all_loops_together():
                 s = socket.socket()
                 s.connect((u.hostname, u.port))
                 open_now.append(s)
-            until("all accepted", lambda: n.metric("gateway", "tributary_conns") >= 590, 10)
+            until("all accepted", lambda: n.metric("gateway", "tributary_conns") >= 590, 30)
             assert n.metric("gateway", "tributary_conn_rejects_total") == 0
             for _ in range(60):
                 s = socket.socket()
                 s.connect((u.hostname, u.port))
                 open_now.append(s)
-            until("the surplus refused", lambda: n.metric("gateway", "tributary_conn_rejects_total") >= 40, 10)
+            until("the surplus refused", lambda: n.metric("gateway", "tributary_conn_rejects_total") >= 40, 30)
         finally:
             for s in open_now:
                 s.close()
