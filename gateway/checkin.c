@@ -524,9 +524,8 @@ static int send_ask(struct gw_checkin *c, const char *candidate)
 				       "1", c->pool, c->client, candidate, c->grant.hash, labels,
 				       node, NULL);
 	}
-	return trib_redis_send(c->worker->redis, on_checkin, c, "FCALL", "trib_checkin", "1",
-			       c->job->key, c->client, candidate, labels, c->grant.hash, node,
-			       NULL);
+	return gw_batch_call(c->worker->batches, GW_BATCH_CHECKIN, c->job->key, on_checkin, c,
+			     c->client, candidate, labels, c->grant.hash, node, NULL);
 }
 
 static void ask(struct gw_checkin *c)

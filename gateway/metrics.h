@@ -44,9 +44,21 @@
 	X(RESERVES, "reserve_calls_total", NULL, TRIB_COUNTER, "Calls of trib_reserve")            \
 	X(RENEWALS, "progress_calls_total", NULL, TRIB_COUNTER,                                    \
 	  "Calls of trib_progress: slow uploads that move keep their places")                      \
-	X(COMMITS, "commit_calls_total", NULL, TRIB_COUNTER, "Calls of trib_commit")               \
+	X(COMMITS, "commit_calls_total", NULL, TRIB_COUNTER, "Commits sent")                       \
 	X(LATE_WAITS, "commits_late_waits_total", NULL, TRIB_COUNTER,                              \
 	  "Commits of late updates that found no round open, asked again")                         \
+	X(BATCHES_COMMIT, "batch_calls_total", "kind=\"commit\"", TRIB_COUNTER,                    \
+	  "Calls of trib_commit_many and trib_checkin_many")                                       \
+	X(BATCHES_CHECKIN, "batch_calls_total", "kind=\"checkin\"", TRIB_COUNTER,                  \
+	  "Calls of trib_commit_many and trib_checkin_many")                                       \
+	X(BATCHED_COMMIT, "batched_total", "kind=\"commit\"", TRIB_COUNTER,                        \
+	  "Commits and check-ins sent in them")                                                    \
+	X(BATCHED_CHECKIN, "batched_total", "kind=\"checkin\"", TRIB_COUNTER,                      \
+	  "Commits and check-ins sent in them")                                                    \
+	X(BATCH_FULL, "batch_full_total", NULL, TRIB_COUNTER,                                      \
+	  "Times that one more call did not fit into the one that waited")                         \
+	X(BATCH_REFUSED, "batch_refused_total", NULL, TRIB_COUNTER,                                \
+	  "Commits and check-ins not sent: too many without an answer")                            \
 	X(RELEASES, "release_calls_total", NULL, TRIB_COUNTER, "Calls of trib_release")            \
 	X(CHECKINS_SELECTED, "checkins_total", "status=\"selected\"", TRIB_COUNTER, "Check-ins")   \
 	X(CHECKINS_WAIT, "checkins_total", "status=\"wait\"", TRIB_COUNTER, "Check-ins")           \

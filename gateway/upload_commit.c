@@ -206,9 +206,9 @@ static void send_commit(struct gw_upload *u)
 	gw_body_digest(u->intake.check.crc, u->head.total, digest);
 	(void)snprintf(round, sizeof(round), "%u", u->head.round);
 	(void)snprintf(weight, sizeof(weight), "%llu", (unsigned long long)u->head.weight_fx);
-	if (trib_redis_send(
-		    u->worker->redis, on_commit, u, "FCALL", "trib_commit", "1", u->job->key,
-		    u->head.client, u->head.update, round, digest, weight, place, u->slots->node,
+	if (gw_batch_call(
+		    u->worker->batches, GW_BATCH_COMMIT, u->job->key, on_commit, u, u->head.client,
+		    u->head.update, round, digest, weight, place, u->slots->node,
 		    u->metrics ? u->metrics : "",
 		    trib_norm_text(u->intake.check.wants_norm ? u->intake.check.norm : -1, norm),
 		    NULL)) {

@@ -236,6 +236,7 @@ static int prepare(struct gw_worker *worker)
 	int rc = gw->own_tables ? trib_fd_table_own() : 0;
 
 	rc = rc ? rc : trib_redis_new(worker->loop, gw->options.redis, &worker->redis);
+	rc = rc ? rc : gw_batches_new(worker->redis, &worker->batches);
 	return rc ? rc : make_httpd(worker);
 }
 
@@ -317,6 +318,7 @@ struct gw_worker *gw_worker_free(struct gw_worker *worker)
 		if (worker->thread) {
 			(void)pthread_join(worker->thread, NULL);
 		}
+		worker->batches = gw_batches_free(worker->batches);
 		worker->tick = trib_timer_free(worker->tick);
 		gw_header_cache_fini(&worker->headers);
 		if (worker->loop) {

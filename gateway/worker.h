@@ -10,6 +10,7 @@
 #include <semaphore.h>
 #include <sys/queue.h>
 
+#include "gateway/batch.h"
 #include "gateway/gateway.h"
 #include "gateway/header_cache.h"
 #include "gateway/pace.h"
@@ -63,6 +64,7 @@ struct gw_worker {
 	struct trib_loop *loop;
 	struct trib_httpd *httpd;
 	struct trib_redis *redis;
+	struct gw_batches *batches; /* check-ins and commits */
 	struct trib_timer *tick;
 	bool lively;                       /* the tick is the fast one */
 	struct trib_httpd_stats published; /* what the metrics have already */

@@ -251,13 +251,16 @@ local function deadline(k, a)
   return {st, acc}
 end
 
+local function checkin_one(k, a) return elsewhere(planned(k, checkin(k, a), a[2]), a[5]) end
+local function commit_one(k, a)
+  return metrics_late(k, quota_uploaded(k, a[2], committed_before(k, a, commit(k, a))), a[2], a[8])
+end
+
 redis.register_function('trib_round_open', round_open)
-redis.register_function('trib_checkin', function(k, a) return elsewhere(planned(k, checkin(k, a), a[2]), a[5]) end)
+redis.register_function('trib_checkin', checkin_one)
 redis.register_function('trib_reserve', function(k, a)
   return metrics_late(k, counted_before(k, a, quota_upload(k, a, reserve, release)), a[2], a[5])
 end)
 redis.register_function('trib_release', function(k, a) return quota_uploaded(k, a[2], release(k, a)) end)
-redis.register_function('trib_commit', function(k, a)
-  return metrics_late(k, quota_uploaded(k, a[2], committed_before(k, a, commit(k, a))), a[2], a[8])
-end)
+redis.register_function('trib_commit', commit_one)
 redis.register_function('trib_deadline', deadline)
