@@ -7,6 +7,7 @@
 
 #define TEXT_MAX    (1u << 20)
 #define REASON_SIZE 160
+#define FIRST_SIZE  2048
 #define PRINT_FLAGS (JSON_COMPACT | JSON_ENCODE_ANY)
 
 static int parse(const char *text, size_t size, size_t flags, json_t **ret_json, char *reason)
@@ -48,14 +49,17 @@ int trib_json_value(const char *text, size_t size, json_t **ret_json, char reaso
 
 char *trib_json_print(const json_t *json)
 {
-	size_t size = json_dumpb(json, NULL, 0, PRINT_FLAGS);
+	char first[FIRST_SIZE]; /* most texts fit: printed once */
+	size_t size = json_dumpb(json, first, sizeof(first), PRINT_FLAGS);
 	char *text;
 
 	if (size == 0) {
 		return NULL;
 	}
 	text = trib_alloc(size + 1);
-	if (text && json_dumpb(json, text, size, PRINT_FLAGS) != size) {
+	if (text && size <= sizeof(first)) {
+		memcpy(text, first, size);
+	} else if (text && json_dumpb(json, text, size, PRINT_FLAGS) != size) {
 		trib_free(text);
 		return NULL;
 	}

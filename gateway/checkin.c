@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "common/crypto.h"
 #include "common/json.h"
+#include "common/json_write.h"
 #include "common/labels.h"
 #include "gateway/attach.h"
 #include "gateway/link.h"
@@ -26,6 +27,7 @@
 #define EARLY_MS        150 /* the last ask and the answer fit into the wait */
 #define TICKET_SLACK_MS 60000
 #define PLAN_URL_SIZE   256
+#define SELECTED_SIZE   4096 /* of the answer, without the config */
 #define URL_CHARACTERS  "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:/.-[]_%~"
 #define LEFT_MAX_MS     60000
 #define POOL_KEY_SIZE   (sizeof("trib:pool:/") + TRIB_TENANT_SIZE + TRIB_METRIC_NAME_MAX)
@@ -209,68 +211,77 @@ static int make_ticket(const struct gw_checkin *c, char out[TRIB_TICKET_TEXT_SIZ
 	return rc ? rc : trib_ticket_seal(&ticket, c->worker->gw->ticket_key, out);
 }
 
-/* The job that the pool chose is told, too. */
-static json_t *name_job(const struct gw_checkin *c, json_t *json)
+/* What the client is to fetch, and where its update goes. */
+static void put_places(const struct gw_checkin *c, const struct gw_version *version,
+		       const char *ticket, struct trib_json_writer *w)
 {
-	if (json && c->in_pool) {
-		(void)json_object_set_new(json, "job", json_string(c->job->id));
-	}
-	return json;
+	char url[PLAN_URL_SIZE + 128];
+
+	trib_json_open(w, "model", '{');
+	(void)snprintf(url, sizeof(url), "/v1/jobs/%s/models/%u", c->job->id, c->base);
+	trib_json_put_text(w, "url", url);
+	(void)snprintf(url, sizeof(url), "\"v%u-%s\"", c->base, version->digest);
+	trib_json_put_text(w, "etag", url);
+	trib_json_put_integer(w, "bytes", 8 + c->job->header_size + version->bytes);
+	trib_json_put_integer(w, "version", c->base);
+	trib_json_close(w, '}');
+	trib_json_open(w, "upload", '{');
+	(void)snprintf(url, sizeof(url), "%s/v1/jobs/%s/updates/%s", c->upload_base, c->job->id,
+		       c->update);
+	trib_json_put_text(w, "url", url);
+	(void)snprintf(url, sizeof(url), "/v1/jobs/%s/uploads/%s", c->job->id, c->update);
+	trib_json_put_text(w, "resume", url);
+	trib_json_put_text(w, "ticket", ticket);
+	trib_json_put_integer(w, "max_bytes", c->job->update_max);
+	trib_json_put_raw(w, "encodings", "[\"dense\"]");
+	trib_json_put_raw(w, "dtypes", "[\"F32\"]");
+	trib_json_close(w, '}');
 }
 
-static json_t *selected_json(const struct gw_checkin *c, const struct gw_version *version,
-			     const char *ticket)
+/* Size of the text, 0: it did not fit. */
+static size_t put_selected(const struct gw_checkin *c, const struct gw_version *version,
+			   const char *ticket, char *out, size_t size)
 {
+	struct trib_json_writer w = trib_json_writer(out, size);
 	char deadline[TRIB_RFC3339_SIZE];
-	char model_url[128];
-	char upload_url[PLAN_URL_SIZE + 128];
-	char resume_url[128];
-	char etag[128];
-	json_t *config = NULL;
-	char reason[160];
 
 	trib_rfc3339(c->deadline_ms, deadline);
-	(void)snprintf(model_url, sizeof(model_url), "/v1/jobs/%s/models/%u", c->job->id, c->base);
-	(void)snprintf(upload_url, sizeof(upload_url), "%s/v1/jobs/%s/updates/%s", c->upload_base,
-		       c->job->id, c->update);
-	(void)snprintf(resume_url, sizeof(resume_url), "/v1/jobs/%s/uploads/%s", c->job->id,
-		       c->update);
-	(void)snprintf(etag, sizeof(etag), "\"v%u-%s\"", c->base, version->digest);
-	if (trib_json_parse(c->job->config, strlen(c->job->config), &config, reason)) {
-		config = json_object();
+	trib_json_open(&w, NULL, '{');
+	trib_json_put_text(&w, "status", "selected");
+	trib_json_put_integer(&w, "round", c->round);
+	trib_json_put_integer(&w, "base_version", c->base);
+	trib_json_put_text(&w, "deadline", deadline);
+	trib_json_put_raw(&w, "config", c->job->config);
+	put_places(c, version, ticket, &w);
+	if (c->in_pool) { /* the job that the pool chose */
+		trib_json_put_text(&w, "job", c->job->id);
 	}
-	return json_pack(
-		"{s:s,s:I,s:I,s:s,s:o,s:{s:s,s:s,s:I,s:I},s:{s:s,s:s,s:s,s:I,s:[s],s:[s]}}",
-		"status", "selected", "round", (json_int_t)c->round, "base_version",
-		(json_int_t)c->base, "deadline", deadline, "config", config, "model", "url",
-		model_url, "etag", etag, "bytes",
-		(json_int_t)(8 + c->job->header_size + version->bytes), "version",
-		(json_int_t)c->base, "upload", "url", upload_url, "resume", resume_url, "ticket",
-		ticket, "max_bytes", (json_int_t)c->job->update_max, "encodings", "dense", "dtypes",
-		"F32");
+	trib_json_close(&w, '}');
+	return trib_json_written(&w);
 }
 
 static void answer_selected(struct gw_checkin *c, const struct gw_version *version)
 {
 	char ticket[TRIB_TICKET_TEXT_SIZE];
 	struct trib_exchange *x;
-	json_t *json;
+	size_t size = strlen(c->job->config) + SELECTED_SIZE;
+	char *text = trib_alloc(size);
 
-	if (make_ticket(c, ticket)) {
+	if (!text || make_ticket(c, ticket)) {
+		trib_free(text);
 		refuse(c, TRIB_PROBLEM_INTERNAL, "no ticket");
 		return;
 	}
-	json = name_job(c, selected_json(c, version, ticket));
+	size = put_selected(c, version, ticket, text, size);
 	if (gw_job_foresee(&c->worker->gw->jobs, c->job)) { /* memory is warm when it comes */
 		gw_link_poke(c->worker->gw);
 	}
 	x = leave(c);
-	if (!x) {
-		json_decref(json);
-		return;
+	if (x) {
+		gw_count(GW_M_CHECKINS_SELECTED, 1);
+		gw_reply_text(x, 200, text, size);
 	}
-	gw_count(GW_M_CHECKINS_SELECTED, 1);
-	gw_reply_json(x, 200, json);
+	trib_free(text);
 }
 
 static void on_version(const struct trib_value *value, void *arg)

@@ -5,9 +5,11 @@
 #include <string.h>
 
 #include "common/clock.h"
-#include "common/json.h"
+#include "common/json_write.h"
 #include "gateway/metrics.h"
 #include "shm/descriptor.h"
+
+#define RECEIPT_SIZE 1024 /* ids, digest and numbers are much shorter */
 
 struct gw_query { /* one GET */
 	struct gw_worker *worker;
@@ -27,27 +29,33 @@ void gw_body_digest(uint32_t crc, uint64_t bytes, char out[GW_BODY_DIGEST_SIZE])
 void gw_receipt_reply(struct trib_exchange *x, int status, const struct gw_receipt *receipt)
 {
 	char accepted[TRIB_RFC3339_SIZE];
-	json_t *json;
+	char text[RECEIPT_SIZE];
+	struct trib_json_writer w = trib_json_writer(text, sizeof(text));
 
 	trib_rfc3339(receipt->accepted_ms, accepted);
-	json = json_pack("{s:s,s:s,s:I,s:s,s:s,s:s,s:f,s:I,s:s}", "update", receipt->update, "job",
-			 receipt->job, "round", (json_int_t)receipt->round, "client",
-			 receipt->client, "state", "accepted", "digest", receipt->digest, "weight",
-			 (double)receipt->weight_fx / (1 << TRIB_WEIGHT_BITS), "bytes",
-			 (json_int_t)receipt->bytes, "accepted_at", accepted);
-	if (json && receipt->counted > 0) {
-		(void)json_object_set_new(json, "counted", json_integer(receipt->counted));
+	trib_json_open(&w, NULL, '{');
+	trib_json_put_text(&w, "update", receipt->update);
+	trib_json_put_text(&w, "job", receipt->job);
+	trib_json_put_integer(&w, "round", receipt->round);
+	trib_json_put_text(&w, "client", receipt->client);
+	trib_json_put_text(&w, "state", "accepted");
+	trib_json_put_text(&w, "digest", receipt->digest);
+	trib_json_put_real(&w, "weight", (double)receipt->weight_fx / (1 << TRIB_WEIGHT_BITS));
+	trib_json_put_integer(&w, "bytes", receipt->bytes);
+	trib_json_put_text(&w, "accepted_at", accepted);
+	if (receipt->counted > 0) {
+		trib_json_put_integer(&w, "counted", (uint64_t)receipt->counted);
 	}
-	if (json && receipt->counted_fx > 0) {
-		(void)json_object_set_new(
-			json, "weight_used",
-			json_real((double)receipt->counted_fx / (1 << TRIB_WEIGHT_BITS)));
-		(void)json_object_set_new(json, "counted_in", json_integer(receipt->counted_round));
+	if (receipt->counted_fx > 0) {
+		trib_json_put_real(&w, "weight_used",
+				   (double)receipt->counted_fx / (1 << TRIB_WEIGHT_BITS));
+		trib_json_put_integer(&w, "counted_in", receipt->counted_round);
 	}
-	if (json && receipt->replay) {
-		(void)json_object_set_new(json, "replay", json_true());
+	if (receipt->replay) {
+		trib_json_put_true(&w, "replay");
 	}
-	gw_reply_json(x, status, json);
+	trib_json_close(&w, '}');
+	gw_reply_text(x, status, text, trib_json_written(&w));
 }
 
 static int number(const char *text, const char *end, uint64_t *ret_value)

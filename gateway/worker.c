@@ -44,6 +44,15 @@ void gw_unavailable(struct gw_worker *worker, struct trib_exchange *x, const cha
 	trib_http_problem(x, TRIB_PROBLEM_UNAVAILABLE, detail, gw_worker_jitter(worker, 200, 1000));
 }
 
+void gw_reply_text(struct trib_exchange *x, int status, const char *text, size_t size)
+{
+	if (size == 0) {
+		gw_refuse(x, TRIB_PROBLEM_INTERNAL, "the answer is too long");
+		return;
+	}
+	trib_http_reply(x, status, "application/json", text, size);
+}
+
 void gw_reply_json(struct trib_exchange *x, int status, struct json_t *json)
 {
 	char *text = json ? trib_json_print(json) : NULL;

@@ -108,7 +108,9 @@ uint64_t gw_worker_jitter(struct gw_worker *worker, uint64_t low, uint64_t high)
 /* Answers a problem on an exchange that carries nothing of ours any more. */
 void gw_refuse(struct trib_exchange *x, enum trib_problem problem, const char *detail);
 void gw_unavailable(struct gw_worker *worker, struct trib_exchange *x, const char *detail);
-/* Application/json reply; json is taken. */
+/* Application/json reply of a text; size 0: it did not fit. */
+void gw_reply_text(struct trib_exchange *x, int status, const char *text, size_t size);
+/* The same; json is taken. */
 struct json_t;
 void gw_reply_json(struct trib_exchange *x, int status, struct json_t *json);
 
