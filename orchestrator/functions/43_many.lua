@@ -212,7 +212,7 @@ local function enter_buffer(g, client, candidate, u, place)
   if s == 'C' and g.known + #g.last / 2 >= COUNTED_MAX then return nil end
   if not there then g.fresh = g.fresh + 1 end
   push(g.sel, g.until_, client)
-  if s == 'C' then push(g.last, client, u) end
+  if s == 'C' and string.sub(u, -1) ~= QUARANTINED then push(g.last, client, u) end
   if s == 'R' and tonumber(exp) > g.t then return selected_in(g, from, g.until_, had) end
   push(g.upd, client, 'S|' .. candidate .. '|' .. g.until_ .. '|' .. g.j.version .. '|' .. g.text)
   return selected_in(g, g.j.version, g.until_, candidate)

@@ -59,6 +59,7 @@ class Twins:
         self.goal = self.rng.randint(2, 6)
         self.selmax = self.goal + self.rng.randint(0, 4)
         self.time, self.serial, self.boot, self.tickets, self.sent, self.gathered = 1000000, 0, 1, [], [], 0
+        self.counted = []
         self.one("FLUSHALL")
         self.clock(0)
         self.call("job_create", "5|o", "job_x", "x", SPECS[seed % len(SPECS)], self.goal, 1, self.selmax, 40, 30, 1000)
@@ -121,14 +122,16 @@ class Twins:
         for _ in range(self.rng.randint(1, 16)):  # those sent before come again, too
             items.append(self.rng.choice(self.sent) if self.sent and self.rng.random() < 0.1 else self.commit())
         self.sent = self.sent[-32:] + items
-        self.calls("commit", items)
+        for item, answer in zip(items, self.calls("commit", items)):
+            if answer[0] in ("OK", "CLOSE"):
+                self.counted.append((answer[4], item[1], *item[5:7], "why"))
 
     def step(self):
         rng = self.rng
         n, version, state = self.both("HMGET", JOB, "round", "version", "state")
         n, work = int(n), int(self.both("HGET", JOB, "pubround") or 0) + 1
         what = rng.choice(("checkins",) * 5 + ("commits",) * 6 + ("open", "open", "publish", "publish", "publish", "reserve",
-                          "release", "clock", "clock", "clock", "deadline", "lost", "pause", "quota", "drain", "plan", "patch"))
+                          "release", "clock", "clock", "clock", "deadline", "quarantine", "lost", "pause", "quota", "drain", "plan", "patch"))
         if what == "checkins":
             self.checkins()
         elif what == "commits" and self.tickets:
@@ -145,6 +148,8 @@ class Twins:
         elif what in ("reserve", "release") and self.tickets:
             ticket = rng.choice(self.tickets[-8:])
             self.call(what, *ticket, *((rng.choice((1, 5000)),) if what == "reserve" else ()))
+        elif what == "quarantine" and self.counted:
+            self.call("quarantine", *rng.choice(self.counted[-8:]))
         elif what == "clock":
             self.clock(rng.choice((1, 2, 25, 60)))
         elif what == "deadline" and n:
