@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""orchestrator/functions/43_many.lua: many check-ins or commits in one call leave the records, and give the answers, of as
-many calls of one. Two data bases of one Redis get the same random calls, the one singly; their clock stands still."""
+"""orchestrator/functions/43_many.lua: many check-ins or commits in one call leave the records, and give the answers, of
+as many calls of one. Two data bases of one Redis get the same random calls, the one singly; their clock stands still."""
 import json
 import random
 
@@ -15,14 +15,15 @@ SAMPLE = '{"sync":{"sampling":{"fraction":0.6,"seed":3}}}'
 COUNT = '{"sync":{"sampling":{"count":5,"seed":3}}}'
 LABELS = '{"selection":{"labels":{"matchLabels":{"site":"a"}}}}'
 BACKUP = '{"sync":{"backup":{"kind":"dbw"}},"aggregation":{"denominator":"weight_sum_raw"}}'
-SCORES = '{"mode":"async","pool":{"name":"p","score":"variance"},"async":{"max_staleness":3,"staleness":{"fn":"hinge","after":0}}}'
+SCORES = ('{"mode":"async","pool":{"name":"p","score":"variance"},'
+          '"async":{"max_staleness":3,"staleness":{"fn":"hinge","after":0}}}')
 SPECS = ("{}", ASYNC, LATE, CLOCK, MEMORY, SAMPLE, COUNT, LABELS, BACKUP, SCORES, "{}", ASYNC)
 WEIGHTS = (1, 2, 3, 1 << 20, 7 << 20, 2 ** 51, 2 ** 53 + 1)
 
 
 @pytest.fixture(scope="module")
 def pair(redis):  # noqa: F811
-    """Connections to two data bases, whose functions read the time from a key and remember six clients' last updates."""
+    """Two data bases, whose functions read the time from a key and remember six clients' last updates."""
     text = library()
     for old, new in ((CLOCKS, "local function now() return tonumber(redis.call('GET', 'clock')) end"),
                      (KEEP, "COUNTED_MAX = 6")):
@@ -93,7 +94,8 @@ class Twins:
 
     def written(self):
         stat = self.many("INFO", "commandstats")
-        return sum(int(line.split("calls=")[1].split(",")[0]) for line in stat.splitlines() if line.startswith("cmdstat_hset:"))
+        return sum(int(line.split("calls=")[1].split(",")[0]) for line in stat.splitlines()
+                   if line.startswith("cmdstat_hset:"))
 
     def checkins(self):
         rng, node = self.rng, self.rng.choice(("", "n1", "n1"))
@@ -102,7 +104,8 @@ class Twins:
             self.serial += 1
             again = [t[1] for t in self.tickets if t[0] == client]
             update = rng.choice(again) if again and rng.random() < 0.1 else f"upd{self.serial}"
-            items.append((client, update, rng.choice(("", "site=a", "site=b")), "", node if rng.random() < 0.9 else "n2"))
+            items.append((client, update, rng.choice(("", "site=a", "site=b")), "",
+                          node if rng.random() < 0.9 else "n2"))
         for item, answer in zip(items, self.calls("checkin", items)):
             if answer[0] == "SELECTED":
                 self.tickets.append((item[0], answer[4], answer[1]))
@@ -113,7 +116,8 @@ class Twins:
         self.serial += 1
         node = "n1" if rng.random() < 0.95 else "n2"
         boot = f"b{self.boot - (rng.random() < 0.05)}"
-        return (client, update, at, rng.choice(("da", "da", "db")), rng.choice(WEIGHTS[:5] if rng.random() < 0.9 else WEIGHTS),
+        weight = rng.choice(WEIGHTS[:5] if rng.random() < 0.9 else WEIGHTS)
+        return (client, update, at, rng.choice(("da", "da", "db")), weight,
                 f"{node}:{boot}:{self.serial}:1", node, rng.choice(("", "", "", "loss=2,n=0.5", "work=0.5")),
                 rng.choice(("", "0.25", "nan")))
 
@@ -130,8 +134,9 @@ class Twins:
         rng = self.rng
         n, version, state = self.both("HMGET", JOB, "round", "version", "state")
         n, work = int(n), int(self.both("HGET", JOB, "pubround") or 0) + 1
-        what = rng.choice(("checkins",) * 5 + ("commits",) * 6 + ("open", "open", "publish", "publish", "publish", "reserve",
-                          "release", "clock", "clock", "clock", "deadline", "quarantine", "lost", "pause", "quota", "drain", "plan", "patch"))
+        what = rng.choice(("checkins",) * 5 + ("commits",) * 6 + ("publish", "clock") * 3 + (
+            "open", "open", "reserve", "release", "deadline", "quarantine", "lost", "pause", "quota", "drain", "plan",
+            "patch"))
         if what == "checkins":
             self.checkins()
         elif what == "commits" and self.tickets:
@@ -142,7 +147,8 @@ class Twins:
             r = f"trib:{{job_x}}:r:{work}"
             if rng.random() < 0.3:
                 self.call("deadline", "5|o", work, 2)
-            self.call("task_done", work, self.both("HGET", r, "acc") or 0, self.both("HGET", r, "wsum") or 0, f"m{work}", "n1")
+            self.call("task_done", work, self.both("HGET", r, "acc") or 0, self.both("HGET", r, "wsum") or 0,
+                      f"m{work}", "n1")
             self.call("publish", "5|o", work, self.both("HGET", r, "base") or 0, f"m{work}", 40)
             self.call("round_open", "5|o", n + 1, self.both("HGET", JOB, "version"), self.goal, 1, self.selmax, 40)
         elif what in ("reserve", "release") and self.tickets:
@@ -170,8 +176,8 @@ class Twins:
         elif what == "plan" and rng.random() < 0.3:
             self.both("HSET", JOB, "plan", rng.choice(("", "n1=2,n2")), "plangen", 1)
         elif what == "patch" and rng.random() < 0.1:
-            self.call("job_patch", "5|o", self.both("HGET", JOB, "gen"), json.dumps({"mode": rng.choice(("sync", "async"))}),
-                      self.goal, 1, self.selmax, 40, 30, 1000)
+            mode = json.dumps({"mode": rng.choice(("sync", "async"))})
+            self.call("job_patch", "5|o", self.both("HGET", JOB, "gen"), mode, self.goal, 1, self.selmax, 40, 30, 1000)
 
 
 @pytest.mark.parametrize("piece", range(3))
@@ -190,7 +196,7 @@ def test_many_in_one_call_are_as_many_calls(pair, piece):
 
 
 def test_an_expired_place_is_a_fresh_one_and_takes_room(pair):
-    """Of an asynchronous job: found expired before those who expired are removed, it must not be taken for one that is there."""
+    """Of an asynchronous job: it is seen before those who expired are removed, and is none that is there."""
     twins = Twins(pair, 1)  # ASYNC
     twins.selmax = 2
     twins.both("HSET", JOB, "selmax", 2)
