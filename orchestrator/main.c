@@ -15,6 +15,7 @@
 #include "common/log.h"
 #include "common/options.h"
 #include "common/privilege.h"
+#include "common/prompt.h"
 #include "orchestrator/access.h"
 #include "orchestrator/admin.h"
 #include "orchestrator/api.h"
@@ -325,6 +326,9 @@ static int serve(struct orc_app *app, const struct settings *settings)
 				 app->kube || settings->quotas || !trib_access_is_open(app->access)
 					 ? TRIB_ACCESS_REFRESH_MS
 					 : REFRESH_CALM_MS);
+		if (trib_prompt()) {
+			log_debug("main", "no short slices");
+		}
 		rc = trib_loop_run(app->loop);
 	}
 	if (app->sse) {

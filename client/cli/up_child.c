@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/prompt.h"
 
 #define LOG_ROTATE   (64ll << 20)
 #define BACKOFF_MAX  2000u
@@ -106,6 +107,9 @@ static void become(const struct up_child *child, pid_t parent, int log_fd, const
 	}
 	for (size_t i = 0; i < child->fd_count; i++) {
 		(void)fcntl(child->fds[i], F_SETFD, 0);
+	}
+	if (child->prompt) {
+		(void)trib_prompt();
 	}
 	(void)execvp(child->words[0], child->words);
 	_exit(EXIT_NO_EXEC);

@@ -18,6 +18,7 @@ struct up_child {
 	char *words[UP_WORDS_MAX + 1]; /* owned, NULL-ended; words[0] is what is executed */
 	size_t word_count;
 	bool words_failed;   /* out of memory or too many */
+	bool prompt;         /* common/prompt.h, for programs that are not ours */
 	int fds[UP_FDS_MAX]; /* kept open across exec, borrowed */
 	size_t fd_count;
 	char *log_path; /* owned; NULL = our own stderr */

@@ -401,6 +401,7 @@ static void redis_words(const struct up_config *config, const struct up_paths *p
 	up_child_option(child, "maxmemory-policy", "noeviction");
 	up_child_option(child, "databases", "1");
 	up_child_option(child, "always-show-logo", "no");
+	child->prompt = true;
 	up_child_option(child, "hz", "1"); /* ten times less when idle; it rises with clients */
 }
 

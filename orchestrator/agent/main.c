@@ -19,6 +19,7 @@
 #include "common/log.h"
 #include "common/options.h"
 #include "common/privilege.h"
+#include "common/prompt.h"
 #include "orchestrator/agent/filer.h"
 #include "orchestrator/agent/published.h"
 #include "orchestrator/agent/warm.h"
@@ -450,6 +451,9 @@ int main(int argc, char **argv)
 	on_beat(&agent);
 	log_info("main", "event=started node=%s arena=%llu", agent.options.node,
 		 (unsigned long long)agent.options.arena_bytes);
+	if (trib_prompt()) {
+		log_debug("main", "event=no-short-slices");
+	}
 	rc = trib_loop_run(agent.loop);
 	stop(&agent);
 	return rc ? 1 : 0;

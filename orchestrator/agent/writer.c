@@ -32,7 +32,7 @@
 #define TURN         (4u << 20)           /* of one that follows, before others get theirs */
 #define ANEW_MAX     3u                   /* no more is copied in vain */
 #define PAUSE_MIN_NS 500000u              /* between looks at what goes on */
-#define PAUSE_MAX_NS 4000000u
+#define PAUSE_MAX_NS 1000000u
 
 enum stage {
 	FOLLOWING,

@@ -4,12 +4,13 @@
  * read the answers and tell when the last byte went and how long the answers took. JSON on stdout.
  *
  *   sender -a HOST:PORT|unix:PATH -H HEADS [-b BODY] [-m http|line] [-c CONNS] [-t THREADS]
- *          [-r RATE] [-e] [-o SAVE]
+ *          [-r RATE] [-e] [-w] [-o SAVE]
  *
  * HEADS: per request a little-endian u32 length and so many bytes. -r: open loop, so many requests
- * a second, and latency counts from when a request was due. -e: "\r\n" after the body. SAVE gets
- * the bodies of the answers in the order of the requests, framed like HEADS.
- * Refusals that say "later" (503, 429) are sent again when they say, or after RETRY_NS.
+ * a second, and latency counts from when a request was due. -e: "\r\n" after the body. -w: lives on
+ * until its standard input ends (it takes milliseconds of this machine to give its memory and
+ * sockets back). SAVE gets the bodies of the answers in the order of the requests, framed like
+ * HEADS. Refusals that say "later" (503, 429) are sent again when they say, or after RETRY_NS.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -505,6 +506,7 @@ static void report(const struct crew *crews, uint32_t threads)
 		}
 	}
 	(void)printf("}}\n");
+	(void)fflush(stdout);
 	free(took);
 }
 
@@ -542,9 +544,11 @@ int main(int argc, char **argv)
 	const char *out = NULL;
 	uint32_t conns = 1;
 	uint32_t threads = 1;
+	bool wait = false;
 	int option;
+	char byte;
 
-	while ((option = getopt(argc, argv, "a:H:b:m:c:t:r:eo:")) != -1) {
+	while ((option = getopt(argc, argv, "a:H:b:m:c:t:r:ewo:")) != -1) {
 		switch (option) {
 		case 'a':
 			all.address = optarg;
@@ -570,6 +574,9 @@ int main(int argc, char **argv)
 		case 'e':
 			all.tail = "\r\n";
 			break;
+		case 'w':
+			wait = true;
+			break;
 		case 'o':
 			all.save = true;
 			out = optarg;
@@ -586,6 +593,8 @@ int main(int argc, char **argv)
 	report(crews, threads);
 	if (out) {
 		save(out);
+	}
+	while (wait && read(STDIN_FILENO, &byte, 1) > 0) {
 	}
 	return 0;
 }

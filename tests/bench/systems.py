@@ -62,8 +62,9 @@ class Work:
         self.folder.cleanup()
 
 
-def send(address, work, heads, *, body=True, mode="http", conns=None, rate=0.0, tail=False, save=False, timeout=600):
-    """tests/bench/sender.c: (what it told, bodies of the answers)"""
+def send(address, work, heads, *, body=True, mode="http", conns=None, rate=0.0, tail=False, save=False, timeout=600,
+         then=None):
+    """tests/bench/sender.c: (what it told, bodies of the answers). `then` is called before the clients' process ends."""
     saved = os.path.join(work.folder.name, "answers")
     command = [os.path.join(PROGRAMS, "sender"), "-a", address, "-H", work.heads(heads), "-m", mode,
                "-c", str(conns or work.conns), "-t", THREADS]
@@ -71,10 +72,20 @@ def send(address, work, heads, *, body=True, mode="http", conns=None, rate=0.0, 
     command += ["-r", str(rate)] if rate else []
     command += ["-e"] if tail else []
     command += ["-o", saved] if save else []
-    out = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
-    if out.returncode:
-        raise RuntimeError(f"sender: {out.stderr.strip()}")
-    told = json.loads(out.stdout)
+    with subprocess.Popen(command + ["-w"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as process:
+        killer = threading.Timer(timeout, process.kill)
+        killer.start()
+        try:
+            line = process.stdout.readline()
+            if line and then:
+                then()
+            _, errors = process.communicate()
+        finally:
+            killer.cancel()
+    if process.returncode:
+        raise RuntimeError(f"sender: {errors.strip()}")
+    told = json.loads(line)
     answers = []
     if save:
         with open(saved, "rb") as f:
@@ -492,8 +503,10 @@ class Tributary(System):
         self.ready = self.heads(self.tickets()[1])
 
     def upload(self, heads, rate=0.0):
-        told = send(self.address, self.work, heads, rate=rate)[0]
-        return {**told, "published_ns": self.watch.seen.get(timeout=300)}
+        published = []
+        told = send(self.address, self.work, heads, rate=rate,
+                    then=lambda: published.append(self.watch.seen.get(timeout=300)))[0]
+        return {**told, "published_ns": published[0]}
 
     def received_ns(self, row):
         return int(self.node.metric("gateway", "tributary_upload_received_ns"))
