@@ -10,6 +10,7 @@
 #define BACKLOG_MAX  2048u /* chunks that wait for the hindmost: 64 MiB */
 #define STALL_NS     (500 * MS)
 #define HOLD_NS      (3000ull * MS) /* committed updates do not wait for longer */
+#define JOIN_NS      (1000ull * MS) /* nor do they let others join */
 #define PAUSE_MIN_NS MS
 #define PAUSE_MAX_NS (5 * MS)
 #define NO_CHUNK     UINT32_MAX
@@ -52,6 +53,14 @@ static void mark_committed(struct agg_follow *follow, struct agg_follow_member *
 	}
 }
 
+/* Once one is committed the group has to come to its end in a stream of updates, too: only those
+ * join that belong to a round of which all come here, and not for long. */
+static bool may_join(const struct agg_follow *follow, uint64_t now_ns)
+{
+	return !follow->committed ||
+	       (follow->count < follow->expected && now_ns - follow->waits_ns < JOIN_NS);
+}
+
 bool agg_follow_add(struct agg_follow *follow, const struct agg_job *job,
 		    const struct trib_descriptor *d, uint64_t now_ns)
 {
@@ -63,7 +72,7 @@ bool agg_follow_add(struct agg_follow *follow, const struct agg_job *job,
 	if (follow->count == 0) {
 		*follow = (struct agg_follow){ .round = d->round, .changes = follow->changes + 1 };
 	}
-	if (follow->count == TRIB_OP_MAX || (!committed && follow->committed) ||
+	if (follow->count == TRIB_OP_MAX || (!committed && !may_join(follow, now_ns)) ||
 	    follow->round != d->round || find(follow, d->slot, d->gen)) {
 		return false;
 	}

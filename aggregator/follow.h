@@ -47,8 +47,9 @@ enum agg_follow_state {
 	AGG_FOLLOW_LOST,  /* the sums are not what they should be: forget the group */
 };
 
-/* One more member; false: no room, or the slot has moved on. Uncommitted ones are taken only until
- * the first of the group is committed, so that the group comes to an end. */
+/* One more member; false: no room, or the slot has moved on. Once the first of the group is
+ * committed, uncommitted ones are taken only for a second and if all of the round comes here, so
+ * that the group comes to an end. */
 bool agg_follow_add(struct agg_follow *follow, const struct agg_job *job,
 		    const struct trib_descriptor *d, uint64_t now_ns);
 /* The UPDATE of slot and generation has come. False: no member, or not as it was followed (then

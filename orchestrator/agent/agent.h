@@ -140,6 +140,7 @@ struct agent_job {
 	char lanes_why[AGENT_WHY_SIZE];
 	bool joined;             /* other nodes took part in a round */
 	uint64_t joining;        /* the joining under way; 0 none */
+	uint32_t hinted_round;   /* in which the top follows something */
 	uint32_t followed_round; /* whose functions were told that nothing more is coming */
 	uint16_t model_left;     /* FINALISING: lanes whose root has not answered */
 	struct agent_plan_wish wish;
@@ -599,6 +600,8 @@ void agent_poison_tick(struct agent_job *job, uint64_t now);
 	TRIB_OP_MAX /* with what is in hand; all of it fits the list of recent ones */
 /* The gateway's hint; its slot is in range. */
 void agent_follow_hint(struct agent_job *job, const struct trib_descriptor *d);
+/* After each update that the top was told of: has it all of the round? */
+void agent_follow_whole(struct agent_job *job);
 bool agent_follow_live(const struct agent_job *job, uint32_t slot);
 /* The group that follows this pending slot and can be given it; 0: none. */
 uint32_t agent_follow_holder(const struct agent_job *job, uint32_t slot);

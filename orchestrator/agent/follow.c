@@ -81,6 +81,15 @@ static bool worth_it(const struct agent_job *job, const struct trib_descriptor *
 	       (job->goal == 0 || followed(job, 0) + arrived < job->goal);
 }
 
+/* All of the round is with the top, arriving or committed: it can make the model behind them. */
+void agent_follow_whole(struct agent_job *job)
+{
+	if (job->goal && job->plan.takes[AGENT_TOP] && can_follow(job, AGENT_TOP) &&
+	    followed(job, AGENT_TOP) + job->fns[AGENT_TOP].outstanding == job->goal) {
+		agent_fn_model_ahead(job);
+	}
+}
+
 void agent_follow_hint(struct agent_job *job, const struct trib_descriptor *d)
 {
 	struct agent_note *note = &job->notes[d->slot];
@@ -117,8 +126,9 @@ void agent_follow_hint(struct agent_job *job, const struct trib_descriptor *d)
 	}
 	note->follow = (uint8_t)base;
 	note->follow_gen = d->gen;
-	if (hint.updates && followed(job, base) == job->goal) {
-		agent_fn_model_ahead(job);
+	if (hint.updates) {
+		job->hinted_round = job->round;
+		agent_follow_whole(job);
 	}
 	agent_count(AGENT_M_FOLLOW_HINTS, 1);
 }

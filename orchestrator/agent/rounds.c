@@ -315,6 +315,9 @@ static int hand_out(struct agent_job *job, uint32_t base, uint32_t slot)
 	}
 	note->where = AGENT_NOTE_OUT;
 	note->fn = (uint8_t)base;
+	if (base == AGENT_TOP && job->hinted_round == job->round) {
+		agent_follow_whole(job);
+	}
 	log_debug("rounds", "event=handed-out job=%s slot=%u", job->id, slot);
 	return 0;
 }
