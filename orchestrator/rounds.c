@@ -292,6 +292,19 @@ static void next(struct run *run)
 	}
 }
 
+/* A version was published, by us or with the agent's report. now_ms: Redis' time. */
+static void note_published(struct run *run, int64_t version, uint64_t now_ms)
+{
+	run->job.version = version;
+	run->empty_fails = 0;
+	orc_count(ORC_M_ROUNDS_PUBLISHED);
+	orc_count(ORC_M_ROUND_COUNT);
+	orc_count_by(ORC_M_ROUND_SECONDS,
+		     now_ms > run->opened ? (int64_t)(now_ms - run->opened) : 0);
+	log_info("rounds", "published job=%s round=%llu version=%lld", run->id,
+		 (unsigned long long)orc_job_work(&run->job), (long long)version);
+}
+
 static void on_published(const struct orc_reply *reply, void *arg)
 {
 	struct run *run = arg;
@@ -307,14 +320,7 @@ static void on_published(const struct orc_reply *reply, void *arg)
 		rest(run);
 		return;
 	}
-	run->job.version = reply->number;
-	run->empty_fails = 0;
-	orc_count(ORC_M_ROUNDS_PUBLISHED);
-	orc_count(ORC_M_ROUND_COUNT);
-	orc_count_by(ORC_M_ROUND_SECONDS,
-		     now_ms > run->opened ? (int64_t)(now_ms - run->opened) : 0);
-	log_info("rounds", "published job=%s round=%llu version=%lld", run->id,
-		 (unsigned long long)orc_job_work(&run->job), reply->number);
+	note_published(run, reply->number, now_ms);
 	if (orc_job_work(&run->job) < run->job.round || run->job.draining ||
 	    (uint64_t)reply->number >= run->job.stop_rounds) {
 		onward(run); /* the next buffer is open already, perhaps full; or it is the end */
@@ -488,6 +494,9 @@ static void on_view(const struct orc_view *view, void *arg)
 	if (view->job.version != run->gauged && view->job.metrics) {
 		orc_client_gauge_set(run->id, view->job.metrics);
 		run->gauged = view->job.version;
+	}
+	if (run->read_ms && run->job.version >= 0 && view->job.version > run->job.version) {
+		note_published(run, view->job.version, view->now_ms);
 	}
 	run->job = view->job;
 	run->job.spec = NULL; /* the view's */

@@ -6,7 +6,7 @@
  *   IDLE -> COLLECTING -> FLUSHING -> FINALISING -> WRITING -> REPORTING -> IDLE
  *
  * Every step may be repeated: descriptors are idempotent (functions know what they folded), a model
- * made again replaces the one before, trib_task_done takes the first report.
+ * made again replaces the one before, trib_task_report takes the first one.
  */
 #include "orchestrator/agent/agent.h"
 

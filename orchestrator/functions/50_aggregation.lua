@@ -45,11 +45,9 @@ local function task_done(k, a)
   return {'OK'}
 end
 
--- Compare-and-set of the version. ARGV token n expect_version digest bytes
--- -> OK version | DUP version | CONFLICT version | NOTASK | NOOP state | WAIT ms (for a second copy) | FENCED
-local function publish(k, a)
-  if redis.call('EXISTS', k[1]) == 0 then return {'NOJOB'} end
-  if not fence(k[1], a[1]) then return {'FENCED'} end
+-- Compare-and-set of the version: nobody needs to lead for that. ARGV (unused) n expect_version digest bytes
+-- -> OK version | DUP version | CONFLICT version | NOTASK | NOOP state | WAIT ms (for a second copy)
+local function publish_now(k, a)
   local base = prefix(k[1]) .. 'r:' .. a[2]
   local v = tonumber(redis.call('HGET', k[1], 'version'))
   local r = redis.call('HMGET', base, 'state', 'task', 'acc', 'kept')
@@ -81,6 +79,23 @@ local function publish(k, a)
   if due then redis.call('HSET', k[1], 'stopwhy', due) end
   wake(k[1], 'publish')
   return {'OK', v + 1}
+end
+
+-- The leader's: what waited for a second copy, or was reported by trib_task_done. ARGV token, then as above | FENCED
+local function publish(k, a)
+  if redis.call('EXISTS', k[1]) == 0 then return {'NOJOB'} end
+  if not fence(k[1], a[1]) then return {'FENCED'} end
+  return publish_now(k, a)
+end
+
+-- As trib_task_done, and the version is published with it unless it waits for a second copy.
+local function task_report(k, a)
+  local answer = task_done(k, a)
+  if answer[1] == 'OK' then
+    local base = redis.call('HGET', prefix(k[1]) .. 'r:' .. a[1], 'base')
+    publish_now(k, {'', a[1], base, a[4], redis.call('HGET', k[1], 'bytes')})
+  end
+  return answer
 end
 
 -- Jobs whose round under way counts updates of this node (an agent that does not know one of them has lost
@@ -189,5 +204,6 @@ redis.register_function('trib_node_silent', node_silent)
 redis.register_function('trib_node_sync', node_sync)
 redis.register_function('trib_task_done', task_done)
 redis.register_function('trib_publish', publish)
+redis.register_function('trib_task_report', task_report)
 redis.register_function('trib_node_jobs', node_jobs)
 redis.register_function('trib_node_lost', node_lost)
