@@ -93,7 +93,7 @@ local function task_report(k, a)
   local answer = task_done(k, a)
   if answer[1] == 'OK' then
     local base = redis.call('HGET', prefix(k[1]) .. 'r:' .. a[1], 'base')
-    publish_now(k, {'', a[1], base, a[4], redis.call('HGET', k[1], 'bytes')})
+    publish_now(k, {'', a[1], base, a[4], redis.call('HGET', k[1], 'bytes') or '0'})
   end
   return answer
 end

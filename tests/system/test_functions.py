@@ -170,7 +170,7 @@ class World:
             self.call("deadline", "5|o", n, rng.choice([0, 0, 1, 2]))
         elif what == "done" and state == "closing":
             r = self.round(work)
-            self.call("task_done", work, r["acc"], r["wsum"], f"m{work}", node)
+            self.call(rng.choice(["task_done", "task_report"]), work, r["acc"], r["wsum"], f"m{work}", node)
         elif what == "publish" and n:
             self.call("publish", "5|o", work, self.round(work)["base"], f"m{work}", 40)
         elif what == "lost" and n:
@@ -349,6 +349,40 @@ def closed_round(redis, spec, goal=1):
         w.call("checkin", c, "upd_" + c)
     assert w.call("commit", "a", "upd_a", 1, "d", 4 << 20, "n1:b1:1:1", "n1")[0] == "CLOSE"
     return w
+
+
+def test_a_report_publishes_what_the_closed_round_counted(redis):
+    w = closed_round(redis, {})
+    redis("HSET", JOB, "bytes", 40)
+    assert w.round(1)["top"] == "n1"  # elected by the commit that closed it: nobody has asked yet
+    assert w.call("task_report", 1, 2, 4 << 20, "m1", "n1") == ["COUNT", "1", str(4 << 20)]
+    assert w.call("task_report", 1, 1, 4 << 20, "m1", "n2") == ["TOP", "n1"]
+    assert w.job()["version"] == "0"
+    assert w.call("task_report", 1, 1, 4 << 20, "m1", "n1") == ["OK"]
+    assert (w.job()["version"], w.round(1)["state"], w.round(1)["digest"]) == ("1", "published", "m1")
+    assert redis("HGET", JOB[:-3] + "models", 1).startswith("m1|40|1|")
+    for name in ("task_report", "task_done"):
+        assert w.call(name, 1, 1, 4 << 20, "m1", "n1") == ["DUP"]
+        assert w.call(name, 1, 1, 4 << 20, "m9", "n1") == ["LOSER", "m1"]
+    assert w.call("publish", "5|o", 1, 0, "m1", 40) == ["DUP", 1]  # a leader that has not heard of it
+    assert w.call("publish", "5|o", 1, 0, "m9", 40) == ["CONFLICT", 1]
+    assert w.job()["version"] == "1"
+    assert w.call("round_open", "5|o", 2, 1, 1, 1, 9, 60000)[0] == "OK"
+
+
+def test_a_report_waits_for_the_second_copy(redis):
+    """Two nodes live: the version is published once the other has it, or by the leader after a while."""
+    w = closed_round(redis, {})
+    redis("HSET", JOB, "bytes", 40, "b:n1", "b1", "b:n2", "b2")
+    for node in ("n1", "n2"):
+        redis("SADD", "trib:nodes", node)
+        redis("HSET", "trib:node:" + node, "url", "http://" + node)
+    assert w.call("task_report", 1, 1, 4 << 20, "m1", "n1") == ["OK"]
+    assert (w.job()["version"], w.round(1)["state"]) == ("0", "closing")
+    assert w.call("publish", "5|o", 1, 0, "m1", 40)[0] == "WAIT"
+    assert w.call("model_at", 1, "n2") == ["OK"]
+    assert w.call("publish", "4|old", 1, 0, "m1", 40) == ["FENCED"]
+    assert w.call("publish", "5|o", 1, 0, "m1", 40) == ["OK", 1]
 
 
 def publish(w, n, base, goal=9):
