@@ -114,9 +114,9 @@ void agent_finalise_report(struct agent_job *job)
 	(void)snprintf(round, sizeof(round), "%u", job->round);
 	(void)snprintf(count, sizeof(count), "%llu", (unsigned long long)job->expected);
 	(void)snprintf(weight, sizeof(weight), "%llu", (unsigned long long)job->weight_expected);
-	if (trib_redis_send(job->agent->redis, on_reported, report, "FCALL", "trib_task_report", "1",
-			    job->key, round, count, weight, job->digest, job->agent->options.node,
-			    job->segment.header.boot,
+	if (trib_redis_send(job->agent->redis, on_reported, report, "FCALL", "trib_task_report",
+			    "1", job->key, round, count, weight, job->digest,
+			    job->agent->options.node, job->segment.header.boot,
 			    trib_norm_text(job->norms ? job->mean_norm : -1, norm), NULL)) {
 		trib_free(report);
 		return;
