@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "shm/descriptor.h"
+#include "shm/map.h"
 #include "shm/out.h"
 
 #define SCALE_BITS_MAX 62u
@@ -165,6 +166,7 @@ static int map_fd(int fd, int protection, void **ret_memory, uint64_t *ret_size)
 {
 	struct stat st;
 	void *memory;
+	int rc;
 
 	if (fstat(fd, &st) < 0) {
 		return -errno;
@@ -172,9 +174,9 @@ static int map_fd(int fd, int protection, void **ret_memory, uint64_t *ret_size)
 	if (st.st_size <= 0) {
 		return -EBADMSG;
 	}
-	memory = mmap(NULL, (size_t)st.st_size, protection, MAP_SHARED, fd, 0);
-	if (memory == MAP_FAILED) {
-		return -errno;
+	rc = trib_map_shared(fd, (uint64_t)st.st_size, protection, &memory);
+	if (rc) {
+		return rc;
 	}
 	*ret_memory = memory;
 	*ret_size = (uint64_t)st.st_size;

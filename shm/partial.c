@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "shm/map.h"
+
 #define SEALS              (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 #define ELEMENTS_MAX       (1ull << 38)
 #define NO_CHUNK           UINT32_MAX
@@ -61,10 +63,11 @@ void trib_partial_place(struct trib_partial *partial, uint64_t first, uint32_t l
 static int map(struct trib_partial *partial)
 {
 	int protection = PROT_READ | (partial->writable ? PROT_WRITE : 0);
-	void *memory = mmap(NULL, partial->size, protection, MAP_SHARED, partial->fd, 0);
+	void *memory;
+	int rc = trib_map_shared(partial->fd, partial->size, protection, &memory);
 
-	if (memory == MAP_FAILED) {
-		return -errno;
+	if (rc) {
+		return rc;
 	}
 	partial->memory = memory;
 	(void)madvise(memory, partial->size, MADV_HUGEPAGE); /* where shmem THP is on advise */

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "shm/map.h"
+
 #define PAGE   4096u
 #define HUGE   (2u << 20)
 #define RECORD sizeof(struct trib_slot_record)
@@ -60,9 +62,10 @@ static int make_memfd(const char *name, uint64_t size, unsigned flags, uint8_t *
 	if (fchmod(fd, 0600) < 0 || ftruncate(fd, (off_t)size) < 0) {
 		goto fail;
 	}
-	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (memory == MAP_FAILED) {
-		goto fail;
+	rc = trib_map_shared(fd, size, PROT_READ | PROT_WRITE, &memory);
+	if (rc) {
+		(void)close(fd);
+		return rc;
 	}
 	if (fcntl(fd, F_ADD_SEALS, SEALS) < 0) {
 		rc = -errno;
@@ -149,6 +152,7 @@ static int map_fd(int fd, bool writable, uint8_t **ret_memory, uint64_t *ret_siz
 {
 	struct stat st;
 	void *memory;
+	int rc;
 
 	if (fstat(fd, &st) < 0) {
 		return -errno;
@@ -163,10 +167,10 @@ static int map_fd(int fd, bool writable, uint8_t **ret_memory, uint64_t *ret_siz
 			return -EBADMSG; /* could shrink under us: SIGBUS */
 		}
 	}
-	memory = mmap(NULL, (size_t)st.st_size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED,
-		      fd, 0);
-	if (memory == MAP_FAILED) {
-		return -errno;
+	rc = trib_map_shared(fd, (uint64_t)st.st_size, PROT_READ | (writable ? PROT_WRITE : 0),
+			     &memory);
+	if (rc) {
+		return rc;
 	}
 	*ret_memory = memory;
 	*ret_size = (uint64_t)st.st_size;

@@ -14,6 +14,7 @@
 
 #include "common/clock.h"
 #include "orchestrator/agent/published.h"
+#include "shm/map.h"
 #include "shm/out.h"
 
 static bool of_this_round(const struct agent_job *job)
@@ -132,9 +133,8 @@ int agent_out_make(struct agent_job *job)
 		(void)agent_out_put(out);
 		return rc;
 	}
-	memory = mmap(NULL, out->size, PROT_READ, MAP_SHARED, out->fd, 0);
-	if (memory == MAP_FAILED) {
-		rc = -errno;
+	rc = trib_map_shared(out->fd, out->size, PROT_READ, &memory);
+	if (rc) {
 		(void)agent_out_put(out);
 		return rc;
 	}

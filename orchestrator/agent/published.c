@@ -16,6 +16,7 @@
 #include "orchestrator/agent/filer.h"
 #include "orchestrator/agent/warm.h"
 #include "shm/keeper.h"
+#include "shm/map.h"
 
 #define MAGIC        0x4c444d54u
 #define LOOK_MS      200   /* between looks at what has not got on */
@@ -128,11 +129,11 @@ static void enter(struct agent *agent, struct agent_model *m)
 
 static int map(struct agent_model *m)
 {
-	void *memory =
-		mmap(NULL, memory_size(m->size), PROT_READ | PROT_WRITE, MAP_SHARED, m->fd, 0);
+	void *memory;
+	int rc = trib_map_shared(m->fd, memory_size(m->size), PROT_READ | PROT_WRITE, &memory);
 
-	if (memory == MAP_FAILED) {
-		return -errno;
+	if (rc) {
+		return rc;
 	}
 	m->memory = memory;
 	m->read_fd = trib_fd_read_only(m->fd);

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "shm/map.h"
 #include "shm/segment.h"
 
 #define WANTED_MAX 64u
@@ -48,14 +49,10 @@ static void touch(struct agent_warmer *s, const struct wanted *w)
 	for (uint64_t at = 0; at < w->size && !interrupted(s); at += TOUCH) {
 		uint64_t rest = w->size - at;
 		size_t size = rest < TOUCH ? (size_t)rest : TOUCH;
-		void *memory =
-			mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, w->fd, (off_t)at);
 
-		if (memory == MAP_FAILED) {
+		if (trib_map_touch(w->fd, at, size)) {
 			return;
 		}
-		(void)madvise(memory, size, MADV_POPULATE_WRITE);
-		(void)munmap(memory, size);
 	}
 }
 
