@@ -12,16 +12,11 @@
 #define MADV_COLLAPSE 25
 #endif
 
-static uint64_t round_up(uint64_t size, uint64_t unit)
-{
-	return (size + unit - 1) / unit * unit;
-}
-
 /* `size` bytes of a file from `offset`, at an address that agrees with it modulo the huge page. A
  * file of hugetlb pages takes whole ones, so there is room for them. */
 static int map_aligned(int fd, uint64_t offset, uint64_t size, int protection, void **ret_memory)
 {
-	uint64_t whole = round_up(size, TRIB_HUGE_PAGE);
+	uint64_t whole = trib_round_up(size, TRIB_HUGE_PAGE);
 	uint8_t *room = mmap(NULL, whole + TRIB_HUGE_PAGE, PROT_NONE,
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	uint8_t *end = room + whole + TRIB_HUGE_PAGE;
@@ -31,7 +26,7 @@ static int map_aligned(int fd, uint64_t offset, uint64_t size, int protection, v
 	if (room == MAP_FAILED) {
 		return -errno;
 	}
-	before = round_up((uintptr_t)room, TRIB_HUGE_PAGE) - (uintptr_t)room;
+	before = trib_round_up((uintptr_t)room, TRIB_HUGE_PAGE) - (uintptr_t)room;
 	memory = mmap(room + before, size, protection, MAP_SHARED | MAP_FIXED, fd, (off_t)offset);
 	if (memory == MAP_FAILED) {
 		int rc = -errno;
@@ -42,7 +37,8 @@ static int map_aligned(int fd, uint64_t offset, uint64_t size, int protection, v
 	if (before) {
 		(void)munmap(room, before);
 	}
-	if (munmap(memory + round_up(size, PAGE), (size_t)(end - memory) - round_up(size, PAGE))) {
+	if (munmap(memory + trib_round_up(size, PAGE),
+		   (size_t)(end - memory) - trib_round_up(size, PAGE))) {
 		(void)munmap(memory + whole, (size_t)(end - memory) - whole);
 	}
 	*ret_memory = memory;
@@ -64,16 +60,21 @@ int trib_map_shared(int fd, uint64_t size, int protection, void **ret_memory)
 	return 0;
 }
 
-/* One small page, which the huge one then takes the place of: cleared once, not 512 times. */
-static bool collapse(uint8_t *memory)
+/* A small page of each, which the huge one then takes the place of: cleared once, not 512 times. */
+static bool collapse(uint8_t *memory, uint64_t size)
 {
-	return madvise(memory, PAGE, MADV_POPULATE_WRITE) == 0 &&
-	       madvise(memory, TRIB_HUGE_PAGE, MADV_COLLAPSE) == 0;
+	for (uint64_t at = 0; at < size; at += TRIB_HUGE_PAGE) {
+		if (madvise(memory + at, PAGE, MADV_POPULATE_WRITE)) {
+			return false;
+		}
+	}
+	return size == 0 || madvise(memory, size, MADV_COLLAPSE) == 0;
 }
 
 int trib_map_touch(int fd, uint64_t offset, uint64_t size)
 {
-	uint64_t at = 0;
+	uint64_t whole = size / TRIB_HUGE_PAGE * TRIB_HUGE_PAGE;
+	uint64_t from;
 	void *memory;
 	int rc;
 
@@ -82,11 +83,9 @@ int trib_map_touch(int fd, uint64_t offset, uint64_t size)
 	if (rc) {
 		return rc;
 	}
-	while (size - at >= TRIB_HUGE_PAGE && collapse((uint8_t *)memory + at)) {
-		at += TRIB_HUGE_PAGE;
-	}
-	if (at < size) {
-		(void)madvise((uint8_t *)memory + at, size - at, MADV_POPULATE_WRITE);
+	from = collapse(memory, whole) ? whole : 0;
+	if (from < size) {
+		(void)madvise((uint8_t *)memory + from, size - from, MADV_POPULATE_WRITE);
 	}
 	(void)munmap(memory, size);
 	return 0;
