@@ -260,6 +260,7 @@ static void answer_waiting(struct agent_job *job, int result)
 
 struct job_call {
 	struct agent *agent;
+	long long lost; /* so far */
 	char id[TRIB_JOB_ID_SIZE];
 };
 
@@ -269,9 +270,24 @@ static struct job_call *call_new(const struct agent_job *job)
 
 	if (call) {
 		call->agent = job->agent;
+		call->lost = 0;
 		memcpy(call->id, job->id, sizeof(call->id));
 	}
 	return call;
+}
+
+/* Many updates are declared lost a page at a time. True: the call was sent again for more. */
+static bool lost_more(const struct trib_value *value, struct job_call *call, trib_redis_cb *cb)
+{
+	char key[TRIB_JOB_ID_SIZE + 16];
+
+	call->lost += value ? trib_value_integer(trib_value_at(value, 1)) : 0;
+	if (!value || strcmp(trib_value_text(trib_value_at(value, 0)), "MORE") != 0) {
+		return false;
+	}
+	(void)snprintf(key, sizeof(key), "trib:{%s}:job", call->id);
+	return trib_redis_send(call->agent->redis, cb, call, "FCALL", "trib_node_lost_more", "1",
+			       key, call->agent->options.node, NULL) == 0;
 }
 
 /* Earlier incarnations of this node's share of the round are declared lost; then the segment may
@@ -280,16 +296,21 @@ static void on_lost_declared(const struct trib_value *value, void *arg)
 {
 	struct job_call *call = arg;
 	struct agent_job *job = agent_job_find(call->agent, call->id);
+	long long lost;
 
+	if (lost_more(value, call, on_lost_declared)) {
+		return;
+	}
+	lost = call->lost;
 	trib_free(call);
 	if (!job || !value) {
 		return;
 	}
-	if (trib_value_integer(trib_value_at(value, 1)) > 0) {
-		agent_count(AGENT_M_LOST, trib_value_integer(trib_value_at(value, 1)));
+	if (lost > 0) {
+		agent_count(AGENT_M_LOST, lost);
 		log_warn("jobs",
 			 "event=updates-lost job=%s count=%lld why=\"their memory is gone\"",
-			 job->id, trib_value_integer(trib_value_at(value, 1)));
+			 job->id, lost);
 	}
 	job->ready = true;
 	job->informed = false;
@@ -493,10 +514,12 @@ static void on_job_lost(const struct trib_value *value, void *arg)
 {
 	struct job_call *call = arg;
 
+	if (lost_more(value, call, on_job_lost)) {
+		return; /* (if it cannot be sent, the leader sees to it) */
+	}
 	if (value) {
-		agent_count(AGENT_M_LOST, trib_value_integer(trib_value_at(value, 1)));
-		log_warn("jobs", "event=updates-lost job=%s count=%lld", call->id,
-			 trib_value_integer(trib_value_at(value, 1)));
+		agent_count(AGENT_M_LOST, call->lost);
+		log_warn("jobs", "event=updates-lost job=%s count=%lld", call->id, call->lost);
 	}
 	trib_free(call);
 }

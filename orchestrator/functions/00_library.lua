@@ -9,7 +9,7 @@
 --                   deadline_ms lease_ms stop_rounds layout header params bytes reason tenant tokprune
 --                   b:<node> (the boot whose memory lives there; commits into others are refused)
 --   :r:<n>  hash    state base goal quorum selmax opened deadline closed published acc inflight
---                   selected wsum n:<node> why version digest task tasknode
+--                   selected wsum losing l:<node> (52_lost) n:<node> why version digest task tasknode
 --   :r:<n>:sel zset client -> end of lease (ms)
 --   :r:<n>:upd hash client -> 'S|id|exp' selected, 'R|id|exp' reserved,
 --                             'C|id|ms|digest|weight|place' committed (weight: fixed point 2^-20)

@@ -126,7 +126,8 @@ local function partial_moved(k, a)
 end
 
 -- The memory of `node` (but that of boot `lives`) is gone: moves to it are undone where the sender still has the sum.
--- Returns a function that tells of (place, ms) of a committed update whether it is lost.
+-- -> {{boot, until}..}: of its own memories, what went over before; {{node, boot, since, until}..}: sums that were in it
+-- and are nowhere else (52_lost tells from these whether an update is lost)
 local function lost_with(k, base, node, lives)
   local moves, on, spans, kept = moves_of(base), {}, {}, {}
   table.sort(moves, function(x, y) return tonumber(x.seq) < tonumber(y.seq) end)
@@ -162,20 +163,12 @@ local function lost_with(k, base, node, lives)
   end
   for i = 1, #moves do
     local m = moves[i]
-    if m.from == node and m.boot ~= lives and not m.undone then kept[m.boot] = math.max(kept[m.boot] or 0, m.upto) end
+    if m.from == node and m.boot ~= lives and not m.undone then kept[#kept + 1] = {m.boot, m.upto} end
   end
+  for i = 1, #dead do dead[i] = {dead[i].from, dead[i].boot, dead[i].since, dead[i].upto} end
   redis.call('HDEL', base, 's:' .. node)
   if redis.call('HGET', base, 'top') == node then redis.call('HDEL', base, 'top') end
-  return function(place, ms)
-    local at, boot = string.match(place, '^([^:]*):([^:]*):')
-    if not at then return false end
-    ms = tonumber(ms)
-    for i = 1, #dead do
-      local m = dead[i]
-      if m.from == at and m.boot == boot and ms > m.since and ms <= m.upto then return true end
-    end
-    return at == node and boot ~= lives and not (kept[boot] and ms <= kept[boot])
-  end
+  return kept, dead
 end
 
 -- Whose memory of this job lives on the node ('' = nobody's).

@@ -167,7 +167,9 @@ local function acommit(k, a, j)
   norms.add(j, r, id, counted, a[9])
   local acc = redis.call('HINCRBY', r, 'acc', 1)
   event(k[1], 't', 'update.accepted', 'n', n, 'update', id, 'staleness', tau)
-  if acc < tonumber(redis.call('HGET', r, 'goal')) then return {'OK', acc, t, counted, n} end
+  if acc < tonumber(redis.call('HGET', r, 'goal')) or redis.call('HEXISTS', r, 'losing') == 1 then
+    return {'OK', acc, t, counted, n}
+  end
   close_full(k, j, n, acc, t)
   return {'CLOSE', acc, t, counted, n}
 end
@@ -177,6 +179,7 @@ local function aflush(k, a, j, r, force)
   local acc, t = tonumber(r[3]), now()
   if force == '0' and t < tonumber(r[2]) then return {'EARLY', r[2]} end
   local base = prefix(k[1]) .. 'r:' .. a[2]
+  if redis.call('HEXISTS', base, 'losing') == 1 then return {'EARLY', string.format('%d', t + 200)} end
   if acc == 0 then
     if force ~= '0' then return {'QUORUM', 0} end
     local dt, ends = tonumber(j.deadline_ms), tonumber(r[2])
@@ -190,62 +193,4 @@ local function aflush(k, a, j, r, force)
   if a[2] == j.round then open_buffer(k, j, tonumber(a[2]) + 1, t, r[2]) end
   wake(k[1], 'close')
   return {'closing', acc}
-end
-
-local function anode_lost(k, a, j)
-  local lost = 0
-  local p = prefix(k[1])
-  if j.mem then memory.lost(k, a[2], a[3]) end
-  for n = tonumber(j.pubround) + 1, tonumber(j.round) do
-    local r = p .. 'r:' .. n
-    local done = redis.call('HEXISTS', r, 'task') == 1 and not model_gone(k, r, a)    -- its model file is written
-    local gone = not done and lost_with(k, r, a[2], a[3])
-    local all, here, kept = done and {} or redis.call('HGETALL', r .. ':upd'), 0, 0
-    for i = 1, #all, 2 do
-      local id, ms, _, w, place = string.match(all[i + 1], '^C|([^|]*)|(%d+)|([^|]*)|([^|]*)|(.*)$')
-      if id and gone(place, ms) then
-        uncount(r, a[2], place, w)
-        local client = string.match(all[i], '^(.*)@%d+$')
-        last_lost(k, client or all[i], id)
-        local from = j.mem and string.match(redis.call('HGET', r .. ':late', all[i]) or '', '^(%d+)|')
-        local raw = w
-        if not client then                                          -- of a synchronous round
-          raw = lose_place(k, r, all[i], id, w)
-        else
-          local c = committed(redis.call('HGET', p .. 'aupd', client) or '')
-          if c and c.id == id then redis.call('HDEL', p .. 'aupd', client) end
-          raw = string.match(redis.call('HGET', r .. ':late', all[i]) or '', '|(%d+)$') or raw
-          redis.call('HDEL', r .. ':late', all[i])
-          redis.call('HDEL', r .. ':upd', all[i])
-        end
-        redis.call('HINCRBY', r, 'wraw', '-' .. raw)
-        redis.call('HINCRBY', r, 'wsum', '-' .. w)
-        metrics_drop(r, id)
-        if from and tonumber(from) < n then
-          kept = kept + 1                                           -- memory.lost has said so
-        else
-          event(k[1], 't', 'update.lost', 'n', n, 'update', id, 'node', a[2])
-          here = here + 1
-        end
-      end
-    end
-    if kept > 0 then redis.call('HINCRBY', r, 'kept', -kept) end
-    if here + kept > 0 then
-      local left = redis.call('HINCRBY', r, 'acc', -here - kept)
-      redis.call('HINCRBY', r, 'lost', here)
-      redis.call('HDEL', r, 'task')
-      if j.mode ~= 'async' and n == tonumber(j.round) and redis.call('HGET', r, 'state') == 'closing' then
-        redis.call('HSET', r, 'state', 'open', 'deadline', math.max(now() + 5000,
-          tonumber(redis.call('HGET', r, 'deadline'))))
-        redis.call('HDEL', r, 'closed', 'why')
-      end
-      if left == 0 and redis.call('HGET', r, 'state') == 'closing' then
-        redis.call('HSET', r, 'state', 'failed', 'why', 'lost')
-        round_over(k)
-      end
-      lost = lost + here
-    end
-  end
-  if lost > 0 or j.mem then wake(k[1], 'round') end
-  return {'OK', lost}
 end

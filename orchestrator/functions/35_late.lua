@@ -4,7 +4,8 @@
 -- carries, and once carried it is a client that has reported. ----
 
 local function goal_met(k, j, n, acc, t)
-  if acc < tonumber(redis.call('HGET', prefix(k[1]) .. 'r:' .. n, 'goal')) then return 'OK' end
+  local r = redis.call('HMGET', prefix(k[1]) .. 'r:' .. n, 'goal', 'losing')
+  if acc < tonumber(r[1]) or r[2] then return 'OK' end
   close_full(k, j, n, acc, t)
   return 'CLOSE'
 end

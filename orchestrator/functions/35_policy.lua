@@ -46,6 +46,14 @@ local function round_to_buffer(k, n, t)
     end
   end
   redis.call('DEL', r .. ':sel')
+  local all_of_it = redis.call('HGETALL', r)                 -- rows have new names: who goes through them begins anew
+  for i = 1, #all_of_it, 2 do
+    if string.sub(all_of_it[i], 1, 2) == 'l:' then
+      local l = cjson.decode(all_of_it[i + 1])
+      l.c = '0'
+      redis.call('HSET', r, all_of_it[i], cjson.encode(l))
+    end
+  end
   redis.call('HSETNX', r, 'wraw', redis.call('HGET', r, 'wsum') or '0')
   redis.call('HSET', r, 'inflight', 0)
 end
@@ -64,7 +72,7 @@ local function retune(k, j, was, t)
   end
   redis.call('HSET', r, 'goal', goal, 'quorum', j.quorum, 'selmax', j.selmax, 'deadline', math.max(t, ends))
   local acc = tonumber(now_is[3])
-  if acc >= tonumber(goal) then close_full(k, j, n, acc, t) end
+  if acc >= tonumber(goal) and redis.call('HEXISTS', r, 'losing') == 0 then close_full(k, j, n, acc, t) end
 end
 
 -- ARGV token generation spec_json goal quorum selmax deadline_ms lease_ms stop_rounds

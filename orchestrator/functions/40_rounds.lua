@@ -229,6 +229,7 @@ local function deadline(k, a)
   local j = job_of(k)
   if j.mode == 'async' then return aflush(k, a, j, r, a[3]) end
   local acc, quorum, t = tonumber(r[3]), tonumber(r[4]), now()
+  if redis.call('HEXISTS', base, 'losing') == 1 then return {'EARLY', string.format('%d', t + 200)} end
   local st, why = 'closing', 'deadline'
   if a[3] == '0' then
     if t < tonumber(r[2]) then return {'EARLY', r[2]} end

@@ -27,14 +27,14 @@ end
 --   | GONE (this memory was declared lost) | TOP node
 local function task_done(k, a)
   local base = prefix(k[1]) .. 'r:' .. a[1]
-  local r = redis.call('HMGET', base, 'state', 'acc', 'wsum', 'task', 'top')
+  local r = redis.call('HMGET', base, 'state', 'acc', 'wsum', 'task', 'top', 'losing')
   if not r[1] then return {'NOJOB'} end
   if r[4] then
     if r[4] == a[4] then return {'DUP'} end
     return {'LOSER', r[4]}
   end
   if r[1] ~= 'closing' then return {'NOOP', r[1]} end
-  if r[2] ~= a[2] or r[3] ~= a[3] then return {'COUNT', r[2], r[3]} end
+  if r[6] or r[2] ~= a[2] or r[3] ~= a[3] then return {'COUNT', r[2], r[3]} end
   if (a[6] or '') ~= '' and redis.call('HGET', k[1], 'b:' .. a[5]) ~= a[6] then return {'GONE'} end
   if r[5] and r[5] ~= a[5] then return {'TOP', r[5]} end
   redis.call('HSET', base, 'task', a[4], 'tasknode', a[5], 'taskms', now())
@@ -50,13 +50,13 @@ end
 local function publish_now(k, a)
   local base = prefix(k[1]) .. 'r:' .. a[2]
   local v = tonumber(redis.call('HGET', k[1], 'version'))
-  local r = redis.call('HMGET', base, 'state', 'task', 'acc', 'kept')
+  local r = redis.call('HMGET', base, 'state', 'task', 'acc', 'kept', 'losing')
   if v ~= tonumber(a[3]) then
     local d = redis.call('HGET', prefix(k[1]) .. 'models', tonumber(a[3]) + 1)
     if d and string.match(d, '^([^|]*)') == a[4] then return {'DUP', tonumber(a[3]) + 1} end
     return {'CONFLICT', v}
   end
-  if r[1] ~= 'closing' then return {'NOOP', r[1] or 'none'} end
+  if r[1] ~= 'closing' or r[5] then return {'NOOP', r[5] and 'losing' or r[1] or 'none'} end
   if r[2] ~= a[4] then return {'NOTASK'} end
   local left = copy_wait(k, base, v + 1)
   if left then return {'WAIT', left} end
@@ -119,91 +119,8 @@ local function node_jobs(k, a)
   return out
 end
 
--- A node's shared memory of this job is gone: its committed updates of round n are declared lost and their
--- clients may report again. ARGV n node boot_that_lives ('' = none) -> OK lost | NOOP state ('done': the
--- model file was reported before, so nothing is lost)
-local function node_lost(k, a)
-  local j = job_of(k)
-  if not j.state then return {'NOOP', 'nojob'} end
-  node_memory(k, a[2], a[3])
-  if j.mode == 'async' or j.switched then return anode_lost(k, a, j) end
-  local base = prefix(k[1]) .. 'r:' .. a[1]
-  local upd = base .. ':upd'
-  local st = redis.call('HGET', base, 'state')
-  if st ~= 'open' and st ~= 'closing' then return {'NOOP', st or 'none'} end
-  if st == 'closing' and redis.call('HEXISTS', base, 'task') == 1 and not model_gone(k, base, a) then
-    return {'NOOP', 'done'}
-  end
-  local gone = lost_with(k, base, a[2], a[3])
-  local lost, t = 0, now()
-  local all = redis.call('HGETALL', upd)
-  for i = 1, #all, 2 do
-    local s, id, ms, _, w, place = string.match(all[i + 1], '^(%a)|([^|]*)|(%d+)|([^|]*)|([^|]*)|(.*)$')
-    if s == 'C' and gone(place, ms) then
-      uncount(base, a[2], place, w)
-      redis.call('HINCRBY', base, 'wraw', '-' .. lose_place(k, base, all[i], id, w))
-      last_lost(k, all[i], id)
-      redis.call('HINCRBY', base, 'wsum', '-' .. w)
-      metrics_drop(base, id)
-      event(k[1], 't', 'update.lost', 'n', a[1], 'update', id, 'node', a[2])
-      lost = lost + 1
-    end
-  end
-  if lost > 0 then
-    redis.call('HINCRBY', base, 'acc', -lost)
-    redis.call('HINCRBY', base, 'lost', lost)
-    redis.call('HDEL', base, 'task')
-    if st == 'closing' then
-      redis.call('HSET', base, 'state', 'open')
-      redis.call('HDEL', base, 'closed', 'why')
-      local r = redis.call('HMGET', base, 'deadline')
-      if tonumber(r[1]) < t + 5000 then redis.call('HSET', base, 'deadline', t + 5000) end
-    end
-    wake(k[1], 'round')
-  elseif st == 'closing' then
-    wake(k[1], 'moved')                                      -- the sums go to another top
-  end
-  return {'OK', lost}
-end
-
--- The leader's: the nodes whose heartbeat has ended and of whom nobody has seen to it. KEYS trib:nodes -> {node ..}
-local function nodes_silent(k, a)
-  local out, nodes = {}, redis.call('SMEMBERS', k[1])
-  for i = 1, #nodes do
-    if redis.call('EXISTS', 'trib:node:' .. nodes[i]) == 0 and redis.call('SISMEMBER', 'trib:nodes:lost', nodes[i]) == 0 then
-      out[#out + 1] = nodes[i]
-    end
-  end
-  return out
-end
-
--- A silent node's memory is declared lost in a page of the jobs. KEYS trib:jobs ; ARGV node offset count found(on the
--- pages before) -> jobs looked at, updates lost, jobs found | LIVES. A walk that finds none ends it for good.
-local function node_silent(k, a)
-  if redis.call('EXISTS', 'trib:node:' .. a[1]) == 1 then return {'LIVES'} end
-  local ids, lost, found = redis.call('ZRANGE', k[1], a[2], tonumber(a[2]) + tonumber(a[3]) - 1), 0, 0
-  for i = 1, #ids do
-    local job = 'trib:{' .. ids[i] .. '}:job'
-    local boot = redis.call('HGET', job, 'b:' .. a[1])
-    if boot and boot ~= '' then
-      found = found + 1
-      local answer = node_lost({job}, {redis.call('HGET', job, 'round'), a[1], ''})
-      if answer[1] == 'OK' then lost = lost + answer[2] end
-    end
-  end
-  if #ids < tonumber(a[3]) and found + tonumber(a[4]) == 0 then
-    local left = string.match(redis.call('HGET', DRAINING, a[1]) or '', '^leaving|')
-    redis.call('HDEL', DRAINING, a[1])
-    if left then redis.call('SREM', 'trib:nodes', a[1]) else redis.call('SADD', 'trib:nodes:lost', a[1]) end
-  end
-  return {#ids, lost, found}
-end
-
-redis.register_function('trib_nodes_silent', nodes_silent)
-redis.register_function('trib_node_silent', node_silent)
 redis.register_function('trib_node_sync', node_sync)
 redis.register_function('trib_task_done', task_done)
 redis.register_function('trib_publish', publish)
 redis.register_function('trib_task_report', task_report)
 redis.register_function('trib_node_jobs', node_jobs)
-redis.register_function('trib_node_lost', node_lost)

@@ -71,7 +71,7 @@ def redis(tmp_path_factory):
     folder = tmp_path_factory.mktemp("redis")
     path = str(folder / "r.sock")
     process = subprocess.Popen(["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--dir",
-                                str(folder)], stdout=subprocess.DEVNULL)
+                                str(folder), "--hash-max-listpack-entries", "0"], stdout=subprocess.DEVNULL)
     try:
         r = until("redis", lambda: connected(path), 30)
         r("FUNCTION", "LOAD", "REPLACE", library())
@@ -94,7 +94,8 @@ class World:
         self.goal = self.rng.randint(1, len(self.clients))
         self.selmax = self.rng.randint(self.goal, len(self.clients))
         self.boot = {n: 1 for n in NODES}
-        self.tickets, self.receipts, self.serial = {}, {}, 0
+        self.tickets, self.receipts, self.serial, self.losing = {}, {}, 0, []
+        self.paged = False
         self.goal_max, self.selmax_max, self.patches = self.goal, self.selmax, False
         redis("FLUSHALL")
         self.call("job_create", "5|o", "job_x", "x", spec, self.goal, 1, self.selmax, 40, 3, 1000)
@@ -118,7 +119,7 @@ class World:
     def again(self):
         """A call of long ago arrives once more: the answer of the first was lost, its caller believes this one."""
         words = self.rng.choice(self.sent)
-        if words[1] == "trib_node_lost":
+        if words[1] in ("trib_node_lost", "trib_node_lost_more"):
             return  # only ever sent before the node's memory is in use: see declare_lost in the agent
         answer = self.r(*words)
         if words[1] == "trib_commit":
@@ -141,7 +142,7 @@ class World:
         state = self.round(work).get("state") if n else None
         client, node = rng.choice(self.clients), rng.choice(NODES)
         what = rng.choice(["open", "checkin", "checkin", "reserve", "release", "commit", "commit", "commit", "deadline",
-                           "done", "publish", "lost", "poison", "again", "again", "again", "nap", "pause"] +
+                           "done", "publish", "lost", "more", "more", "poison", "again", "again", "again", "nap", "pause"] +
                           ["patch"] * 2 * self.patches)
         if what == "open":
             self.call("round_open", "5|o", n + 1, now["version"], self.goal, rng.randint(1, self.goal), self.selmax,
@@ -170,19 +171,17 @@ class World:
             self.call("deadline", "5|o", n, rng.choice([0, 0, 1, 2]))
         elif what == "done" and state == "closing":
             r = self.round(work)
-            self.call(rng.choice(["task_done", "task_report"]), work, r["acc"], r["wsum"], f"m{work}", node)
+            answer = self.call(rng.choice(["task_done", "task_report"]), work, r["acc"], r["wsum"], f"m{work}", node)
+            assert answer[0] not in ("OK", "PUBLISHED") or "losing" not in r, (answer, r)
         elif what == "publish" and n:
             self.call("publish", "5|o", work, self.round(work)["base"], f"m{work}", 40)
         elif what == "lost" and n:
             self.boot[node] += 1
-            self.before = self.over()
-            answer = self.call("node_lost", n, node, f"b{self.boot[node]}")
-            if answer[0] == "OK":
-                gone = [k for k, v in self.receipts.items() if int(k[0]) > self.before and v[1] == node
-                        and not self.reported(k[0])]
-                assert len(gone) == answer[1], (gone, answer)
-                for k in gone:
-                    del self.receipts[k]
+            self.losing.append(node)
+            self.lost(node, self.call("node_lost", n, node, f"b{self.boot[node]}", rng.choice([1, 2, 500])))
+        elif what == "more" and self.losing:
+            node = rng.choice(self.losing)
+            self.lost(node, self.call("node_lost_more", node, rng.choice([1, 500])))
         elif what == "poison" and self.receipts:
             self.poison(*rng.choice(sorted(self.receipts)))
         elif what == "again":
@@ -206,11 +205,36 @@ class World:
         answer = self.call("job_patch", "5|o", gen, json.dumps(spec), self.goal, 1, self.selmax, 40, 3, 1000)
         assert answer == ["OK", gen + 1], answer
 
+    def lost(self, node, answer):
+        """A page of it, in which others may do what they like between two of them."""
+        if answer[0] not in ("OK", "MORE"):
+            self.losing = [n for n in self.losing if n != node]
+            return
+        rows = {k: pairs(self.r("HGETALL", f"trib:{{job_x}}:r:{k}:upd")) for k in {at for at, _ in self.receipts}}
+        there = {(k, v.split("|")[1]) for k in rows for v in rows[k].values() if v[0] == "C"}
+        gone = [k for k, v in self.receipts.items() if k not in there]
+        assert len(gone) == answer[1] and all(self.receipts[k][1] == node for k in gone), (gone, answer)
+        for k in gone:
+            del self.receipts[k]
+        if answer[0] == "OK":
+            self.losing = [n for n in self.losing if n != node]
+            left = [k for k, v in self.receipts.items() if int(k[0]) > self.over() and v[1] == node
+                    and v[0].split(":")[1] != f"b{self.boot[node]}" and not self.reported(k[0])]
+            assert not left and not any(f.startswith("l:" + node) for n in range(self.over() + 1, self.last() + 1)
+                                        for f in self.round(n)), left
+        else:
+            self.paged = True
+            assert any("losing" in self.round(n) for n in range(1, self.last() + 1))
+
+    def last(self):
+        return int(self.job()["round"])
+
     def poison(self, at, update):
         """Its folding kills: it is out of its round, if that counts it and is not made yet."""
         place, node = self.receipts[at, update]
         r = self.round(at)
-        counts = r.get("state") in ("open", "closing") and "task" not in r
+        lives = place.split(":")[1] == f"b{self.boot[node]}"  # else it is being declared lost
+        counts = lives and r.get("state") in ("open", "closing") and "task" not in r
         answer = self.call("quarantine", at, update, place, node, "kills")
         assert (answer[0] == "OK") == counts, (answer, r)
         if counts:
@@ -264,7 +288,8 @@ class World:
                 since = range(int(raw[c].split("|")[0]) + 1, k + 1)
                 assert not any(c.split("@")[0] in own[j] for j in since), (k, c, own)
             assert told[5 * k - 1] <= self.selmax_max, r
-            assert len(counted) - len(kept) <= self.goal_max
+            # While losses are being counted no round closes: all who were selected may report.
+            assert len(counted) - len(kept) <= (self.selmax_max if self.paged else self.goal_max)
             if k <= over:
                 assert r["state"] in ("published", "failed"), (k, r)
 

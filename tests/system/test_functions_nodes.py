@@ -66,12 +66,22 @@ class World:
         self.serial += 1
         self.lose(node, f"b{self.serial}")
         self.r("FCALL", "trib_node_up", 1, "trib:node:" + node, node, 60000, "url", "http://" + node)
-        self.call("node_lost", 1, node, self.boot[node])
+        self.lost(node, self.boot[node])
 
     def down(self, node):
         self.r("DEL", "trib:node:" + node)
         self.lose(node, "")
-        self.call("node_lost", 1, node, "")
+        self.lost(node, "")
+
+    def lost(self, node, boot):
+        """Page by page; between two of them nobody gets a model of the round."""
+        answer = self.call("node_lost", 1, node, boot, self.rng.choice([1, 3, 500]))
+        while answer[0] == "MORE":
+            r = self.round()
+            if "losing" in r:  # else it goes on in a later buffer
+                done = self.call("task_done", 1, r["acc"], r["wsum"], "m", self.rng.choice(NODES))
+                assert done[0] in ("COUNT", "NOOP"), (done, r)
+            answer = self.call("node_lost_more", node, self.rng.choice([1, 3]))
 
     def commit(self):
         node = self.rng.choice([n for n in NODES if self.boot[n]] or [None])
@@ -210,3 +220,65 @@ def test_a_node_that_takes_no_copies_is_waited_for_once(redis):  # noqa: F811
         if version == 2:                            # one of them comes to life
             assert world.call("model_at", version, "n3") == ["OK"]
         world.call("round_open", "5|o", version + 1, version, 6, 1, 9, 60000)
+
+
+def many(redis, count):  # noqa: F811 - the fixture
+    """A round that is full, with all its updates on n1, which is silent."""
+    redis("FLUSHALL")
+    redis("FCALL", "trib_job_create", 1, JOB, "5|o", "job_x", "x", "{}", count, 1, count, 60000, 60000, 9)
+    redis("FCALL", "trib_model_init", 1, JOB, "d0", 40, 10, "{}")
+    redis("FCALL", "trib_job_set", 1, JOB, "5|o", "created", "running", "")
+    for node in ("n1", "n2"):
+        redis("FCALL", "trib_node_up", 1, "trib:node:" + node, node, 60000, "url", "http://" + node)
+        redis("FCALL", "trib_node_lost", 1, JOB, 1, node, "b1")
+    redis("FCALL", "trib_round_open", 1, JOB, "5|o", 1, 0, count, 1, count, 60000)
+    for i in range(count):
+        redis("FCALL", "trib_checkin", 1, JOB, f"c{i}", f"u{i}")
+        redis("FCALL", "trib_commit", 1, JOB, f"c{i}", f"u{i}", 1, "d", 2, f"n1:b1:{i}:1", "n1")
+    redis("DEL", "trib:node:n1")
+
+
+def counts(redis):  # noqa: F811
+    r = pairs(redis("HGETALL", "trib:{job_x}:r:1"))
+    rows = [v for v in pairs(redis("HGETALL", "trib:{job_x}:r:1:upd")).values() if v.startswith("C|")]
+    assert int(r["acc"]) == len(rows) == int(r["n:n1"]) and int(r["wsum"]) == 2 * len(rows), r
+    return r
+
+
+def test_a_node_with_many_updates_is_lost_page_by_page_whoever_dies_meanwhile(redis):  # noqa: F811
+    many(redis, 1700)
+    assert counts(redis)["state"] == "closing"
+    looked, lost, found = redis("FCALL", "trib_node_silent", 1, "trib:jobs", "n1", 0, 64, 0)
+    assert looked == found == 1 and 0 < lost < 800, lost
+    r = counts(redis)  # that leader is killed here
+    assert r["state"] == "open" and "losing" in r and int(r["acc"]) == 1700 - lost, r
+    assert redis("FCALL", "trib_task_done", 1, JOB, 1, r["acc"], r["wsum"], "m", "n2", "b1")[0] == "NOOP"
+    assert redis("FCALL", "trib_deadline", 1, JOB, "6|p", 1, 2)[0] == "EARLY"
+    assert redis("FCALL", "trib_commit", 1, JOB, "c1", "u1", 1, "d", 2, "n1:b1:9999:1", "n1")[0] in (
+        "NORES", "DUP")  # (its memory is gone; or it is not taken out yet)
+    # The next one sees the node as silent as before, and goes on.
+    assert redis("FCALL", "trib_nodes_silent", 1, "trib:nodes") == ["n1"]
+    calls, total, left = 0, lost, True
+    while left:
+        left = False
+        looked, more, found = redis("FCALL", "trib_node_silent", 1, "trib:jobs", "n1", 0, 64, 0)
+        calls, total, left = calls + 1, total + more, found > 0
+        counts(redis)
+    r = counts(redis)
+    assert r["acc"] == "0" and r["lost"] == "1700" and r["state"] == "open" and "losing" not in r, r
+    assert calls >= 3 and redis("EXISTS", "trib:losing") == 0 and redis("HEXISTS", JOB, "lose:n1") == 0
+    assert redis("FCALL", "trib_checkin", 1, JOB, "c5", "v5")[0] == "SELECTED"
+    assert redis("FCALL", "trib_nodes_silent", 1, "trib:nodes") == []
+
+
+def test_what_an_agent_began_and_did_not_end_the_leader_ends(redis):  # noqa: F811
+    """It came back with fresh memory, began to declare the old lost, and was killed; nobody knows the job there."""
+    many(redis, 900)
+    redis("FCALL", "trib_node_up", 1, "trib:node:n1", "n1", 60000, "url", "http://n1")
+    assert redis("FCALL", "trib_node_lost", 1, JOB, 1, "n1", "b2")[0] == "MORE"
+    assert redis("FCALL", "trib_checkin", 1, JOB, "new", "w1")[0] in ("SELECTED", "WAIT")
+    for _ in range(9):
+        assert redis("FCALL", "trib_nodes_silent", 1, "trib:nodes") == []
+    r = counts(redis)
+    assert r["acc"] == "0" and r["lost"] == "900" and redis("EXISTS", "trib:losing") == 0, r
+    assert redis("HGET", JOB, "b:n1") == "b2"
