@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Calls of one kind for one job, many in one FCALL (docs/adr/0011-many-in-one-call.md). While one
+ * Calls of one kind for one job, many in one FCALL (docs/adr/0013-many-in-one-call.md). While one
  * is in flight the next ones are gathered; they go when it is answered, at most GW_BATCH_MAX in
  * each. So a call that comes alone goes at once. Worker thread.
  */

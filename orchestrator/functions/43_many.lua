@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
 do     -- a chunk of Lua has room for 200 local names: these are of this file alone
--- ---- many check-ins, or many commits, of a job in one call (ADR 11) ----
+-- ---- many check-ins, or many commits, of a job in one call (ADR 13) ----
 -- ARGV: those of one call after the other -> their answers, in order. What is plain is gathered and written together;
 -- what is not is done alone by the function for one, after what came before it has been written. So the records and the
 -- answers are those of as many calls of one, at one instant.
