@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """orchestrator/functions/43_many.lua: many check-ins or commits in one call leave the records, and give the answers, of
-as many calls of one. Two data bases of one Redis get the same random calls, the one singly; their clock stands still."""
+as many calls of one. Two data bases of one Redis get the same random calls, one of them singly; their clock stands
+still."""
 import json
 import random
 
@@ -135,8 +136,8 @@ class Twins:
         n, version, state = self.both("HMGET", JOB, "round", "version", "state")
         n, work = int(n), int(self.both("HGET", JOB, "pubround") or 0) + 1
         what = rng.choice(("checkins",) * 5 + ("commits",) * 6 + ("publish", "clock") * 3 + (
-            "open", "open", "reserve", "release", "deadline", "quarantine", "lost", "pause", "quota", "drain", "plan",
-            "patch"))
+            "open", "open", "reserve", "reserve", "reserve", "release", "deadline", "quarantine", "lost", "pause",
+            "quota", "drain", "plan", "patch"))
         if what == "checkins":
             self.checkins()
         elif what == "commits" and self.tickets:
@@ -183,7 +184,7 @@ class Twins:
 @pytest.mark.parametrize("piece", range(3))
 def test_many_in_one_call_are_as_many_calls(pair, piece):
     gathered = 0
-    for seed in range(piece * 20, piece * 20 + 20):
+    for seed in range(piece * 22, piece * 22 + 22):
         twins = Twins(pair, seed)
         try:
             for _ in range(50):
@@ -205,6 +206,23 @@ def test_an_expired_place_is_a_fresh_one_and_takes_room(pair):
     twins.clock(60)
     told = twins.calls("checkin", [(c, f"upd{c}2", "", "", "n1") for c in "abc"])
     assert [a[0] for a in told] == ["SELECTED", "SELECTED", "WAIT"]
+
+
+def committed(client, serial):
+    return (client, f"upd_{client}", 1, "da", 1, f"n1:b1:{serial}:1", "n1", "", "")
+
+
+def test_stale_updates_and_clients_that_are_not_remembered_any_more(pair):
+    twins = Twins(pair, 1)  # ASYNC
+    twins.both("HSET", JOB, "selmax", 9)
+    twins.call("round_open", "5|o", 1, 0, 9, 1, 9, 4000)
+    twins.calls("checkin", [(c, f"upd_{c}", "", "", "n1") for c in "abc"])
+    assert [a[0] for a in twins.calls("commit", [committed("a", 1)])] == ["OK"]
+    twins.both("HSET", JOB, "version", 5)
+    assert [a[0] for a in twins.calls("commit", [committed("b", 2), committed("c", 3)])] == ["STALE", "STALE"]
+    for i in range(6):
+        twins.both("HSET", "trib:{job_x}:last", f"d{i}", "x")
+    assert [a[0] for a in twins.calls("checkin", [(c, f"upd_{c}2", "", "", "n1") for c in "ab"])] == ["SELECTED"] * 2
 
 
 def test_words_that_are_no_whole_calls_are_not_looked_at(redis):  # noqa: F811
