@@ -71,6 +71,25 @@ static bool collapse(uint8_t *memory, uint64_t size)
 	return size == 0 || madvise(memory, size, MADV_COLLAPSE) == 0;
 }
 
+/* Is nothing of a huge page's range there, as far as we may know? What is there would have to be
+ * copied: that costs more than it saves in twenty rounds. */
+static bool untouched(uint8_t *memory, uint64_t size)
+{
+	unsigned char there[TRIB_HUGE_PAGE / PAGE];
+
+	for (uint64_t at = 0; at < size; at += TRIB_HUGE_PAGE) {
+		if (mincore(memory + at, TRIB_HUGE_PAGE, there)) {
+			return false;
+		}
+		for (size_t i = 0; i < sizeof(there); i++) {
+			if (there[i] & 1) {
+				return false;
+			}
+		}
+	}
+	return true;
+}
+
 int trib_map_touch(int fd, uint64_t offset, uint64_t size)
 {
 	uint64_t whole = size / TRIB_HUGE_PAGE * TRIB_HUGE_PAGE;
@@ -83,7 +102,7 @@ int trib_map_touch(int fd, uint64_t offset, uint64_t size)
 	if (rc) {
 		return rc;
 	}
-	from = collapse(memory, whole) ? whole : 0;
+	from = untouched(memory, whole) && collapse(memory, whole) ? whole : 0;
 	if (from < size) {
 		(void)madvise((uint8_t *)memory + from, size - from, MADV_POPULATE_WRITE);
 	}

@@ -13,7 +13,7 @@
 
 /* All of a file from its beginning, MAP_SHARED; munmap(memory, size) gives it back. */
 TRIB_MUST_CHECK int trib_map_shared(int fd, uint64_t size, int protection, void **ret_memory);
-/* Has bytes [offset, offset + size) of a memfd be there, in huge pages where they cover it whole.
+/* Has bytes [offset, offset + size) of a memfd be there, in huge pages if none of them was before.
  * What is in it stays, also while others read and write it. offset is a multiple of TRIB_HUGE_PAGE.
  * Blocks: some milliseconds for each MiB of fresh memory. 0, or why it could not be mapped. */
 TRIB_MUST_CHECK int trib_map_touch(int fd, uint64_t offset, uint64_t size);
