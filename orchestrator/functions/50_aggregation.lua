@@ -49,7 +49,8 @@ end
 -- -> OK version | DUP version | CONFLICT version | NOTASK | NOOP state | WAIT ms (for a second copy)
 local function publish_now(k, a)
   local base = prefix(k[1]) .. 'r:' .. a[2]
-  local v = tonumber(redis.call('HGET', k[1], 'version'))
+  local j = redis.call('HMGET', k[1], 'version', 'state')
+  local v = tonumber(j[1])
   local r = redis.call('HMGET', base, 'state', 'task', 'acc', 'kept', 'losing')
   if v ~= tonumber(a[3]) then
     local d = redis.call('HGET', prefix(k[1]) .. 'models', tonumber(a[3]) + 1)
@@ -57,6 +58,7 @@ local function publish_now(k, a)
     return {'CONFLICT', v}
   end
   if r[1] ~= 'closing' or r[5] then return {'NOOP', r[5] and 'losing' or r[1] or 'none'} end
+  if j[2] ~= 'running' and j[2] ~= 'paused' then return {'NOOP', j[2]} end     -- its updates were declared abandoned
   if r[2] ~= a[4] then return {'NOTASK'} end
   local left = copy_wait(k, base, v + 1)
   if left then return {'WAIT', left} end

@@ -559,3 +559,22 @@ def test_who_waits_is_told_how_long_the_round_still_takes(redis):
     w.call("checkin", "a", "upd_a2")
     why, left = w.call("checkin", "b", "upd_b")[1:]
     assert why == "full" and 0 <= left <= took
+
+
+@pytest.mark.parametrize("how", ("task_report", "publish"))
+def test_what_was_declared_abandoned_is_in_no_version(redis, how):
+    """The job is stopped while its closed round is aggregated: `round.abandoned` has said that it counts in none."""
+    w = World(redis, 3)
+    w.call("round_open", "5|o", 1, 0, 1, 1, 1, 60000)
+    w.call("checkin", "c0", "u0")
+    assert w.call("commit", "c0", "u0", 1, "d", 2, "n1:b1:1:1", "n1")[0] == "CLOSE"
+    if how == "publish":
+        assert w.call("task_done", 1, 1, 2, "m1", "n1") == ["OK"]
+    assert w.call("job_set", "5|o", "running", "stopped", "") == ["OK"]
+    if how == "publish":
+        assert w.call("publish", "5|o", 1, 0, "m1", 40) == ["NOOP", "stopped"]
+    else:
+        w.call("task_report", 1, 1, 2, "m1", "n1")
+    assert w.job()["version"] == "0" and w.round(1)["state"] == "closing"
+    events = [pairs(e[1])["t"] for e in redis("XRANGE", "trib:{job_x}:ev", "-", "+")]
+    assert events[-2:] == ["round.abandoned", "job.stopped"], events
