@@ -35,10 +35,13 @@ local function lose_begin(k, a, j)
         local before = cjson.decode(had)
         for i = 1, #before.kept do kept[#kept + 1] = before.kept[i] end
         for i = 1, #before.dead do dead[#dead + 1] = before.dead[i] end
-      else
+      elseif j.mem or #dead > 0 or tonumber(redis.call('HGET', r, 'n:' .. node) or '0') > 0 then   -- else there is nothing
         redis.call('HINCRBY', r, 'losing', 1)
+        had = true
       end
-      redis.call('HSET', r, 'l:' .. node, cjson.encode({c = '0', run = this_redis(), kept = kept, dead = dead}))
+      if had then
+        redis.call('HSET', r, 'l:' .. node, cjson.encode({c = '0', run = this_redis(), kept = kept, dead = dead}))
+      end
     end
   end
   redis.call('HSET', k[1], 'lose:' .. node, 1)

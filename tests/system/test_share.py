@@ -81,7 +81,7 @@ def test_a_modest_tenant_gets_its_share_of_what_a_greedy_one_took(tmp_path):
             t.join(150)
         stop.set()
         assert not failures, failures
-        until("all are back in use", lambda: slots(node) == before, 60)
+        until("all are back in use", lambda: slots(node) >= before, 60)  # (before: one may have been on its way)
         assert node.metric("agent", "tributary_arena_used_bytes") <= 24 << 20
         # The greedy one lost nothing: its round ends with exactly what it was given receipts for.
         for client in range(50, 60):

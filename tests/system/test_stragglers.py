@@ -21,7 +21,7 @@ def node():
 
 
 def record(node, job, n=1):
-    words = node.redis("HGETALL", f"trib:{{{job.id}}}:r:{n}").split()
+    words = node.redis("HGETALL", f"trib:{{{job.id}}}:r:{n}").split("\n")  # values may be empty
     return dict(zip(words[::2], words[1::2]))
 
 
