@@ -144,6 +144,16 @@ struct trib_partial_totals agent_peers_held(const struct agent_job *job)
 	return sum;
 }
 
+bool agent_peers_begun(const struct agent_job *job)
+{
+	for (uint32_t i = 0; i < AGENT_SUMS_MAX; i++) {
+		if (job->peers.sums[i] && job->peers.sums[i]->round == job->round) {
+			return true;
+		}
+	}
+	return false;
+}
+
 static struct agent_sum *only_export(const struct agent_job *job, uint32_t *ret_count)
 {
 	struct agent_sum *found = NULL;

@@ -84,6 +84,8 @@ void agent_peers_nacked(struct agent_job *job, uint32_t index);
 void agent_peers_tick(struct agent_job *job, uint64_t now_ms);
 /* What this node answers for and no function's partial of the round holds. */
 struct trib_partial_totals agent_peers_held(const struct agent_job *job);
+/* A sum of this round lies beside the functions: it is whole, and goes to or comes from a node. */
+bool agent_peers_begun(const struct agent_job *job);
 /* Gives function 1 the sums it may have to merge. */
 TRIB_MUST_CHECK int agent_peers_equip(struct agent_job *job);
 /* An update's slot went into a sum that was carved out. */

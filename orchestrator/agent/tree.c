@@ -381,7 +381,7 @@ void agent_tree_shape(struct agent_job *job)
 
 	describe(job, trib_clock_ms(), &state);
 	lanes = agent_plan_lanes(&state, why);
-	if (job->joined && !job->wish.shards) {
+	if ((job->joined && !job->wish.shards) || agent_peers_begun(job)) {
 		lanes = 1;
 		(void)snprintf(why, sizeof(why), "sums go to another node whole");
 	}

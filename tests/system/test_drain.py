@@ -152,3 +152,24 @@ def test_killed_while_it_leaves_it_is_a_node_that_died():
         job.check(job.published(1))
         assert record(cluster, job)["acc"] == "6"
         until("it is a node like others", lambda: states(cluster)["n2"] == "up", 30)
+
+
+def test_a_split_sum_that_waits_to_leave_survives_its_agent():
+    """n2's ranges are one sum already when its agent is killed; the next one goes on with that, not with ranges."""
+    with Cluster(2, lease_ms=60000) as cluster:
+        job = Job(cluster, size=60000, clients=5, seed=904, spec={"hierarchy": {"shards": 2}})
+        spread(job, cluster, [1, 1, 2, 2])
+        cluster[0].kill("gateway", signal.SIGSTOP)  # nobody takes its sum
+        try:
+            until("n1 is known to take over", lambda: tributary(cluster[0], "drain-node", "n2", "--api", cluster.api, "--wait",
+                                                                "0")[0] == 0, 60)
+            with open(os.path.join(cluster[1].dir, "logs", "agent.log")) as f:
+                until("one sum", lambda: "event=carved" in f.read(), 60)
+            cluster[1].kill("agent")
+            until("back", cluster[1].ready, 60)
+        finally:
+            os.kill(cluster[0].pid("gateway"), signal.SIGCONT)
+        until("it has left", lambda: states(cluster)["n2"] == "drained", 60)
+        assert record(cluster, job)["n:n1"] == "4"
+        job.report(4, via=cluster[0])
+        job.check(job.published(1, timeout=60))
