@@ -438,7 +438,10 @@ class Tributary(System):
     spec = {}
     nodes = {}  # arena bytes -> Node
 
-    def __init__(self, arena=10 << 30):  # two jobs of 232 MB with ten slots each, their sums and versions
+    # Two jobs with 20 slots of 232 MB each, their sums and versions; no more than the machine has beside the others.
+    ARENA = min(14 << 30, int(0.6 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+
+    def __init__(self, arena=ARENA):
         self.arena, self.watch, self.job = arena, None, None
 
     @classmethod
@@ -459,7 +462,7 @@ class Tributary(System):
         self.node = self.node_of(self.arena)
         spec = dict(self.spec)
         if work.name != "memory":  # two jobs share the node: what does not fit a share is pushed back
-            spec["placement"] = {"arena_bytes": int(0.4 * self.arena)}
+            spec["placement"] = {"arena_bytes": int(0.45 * self.arena)}
         self.job = Job(self.node, size=work.elements, clients=work.updates, rounds=100000, seed=4, spec=spec)
         self.watch = Watch(self.node.endpoints()["redis"], self.job.id)
         self.address = self.node.data.split("//")[1]
