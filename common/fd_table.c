@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #define LIMIT_UNKNOWN 1024
+#define SPARE_FILES   256 /* of a table, for what is no connection */
 
 uint64_t trib_fd_table_limit(void)
 {
@@ -24,6 +25,17 @@ uint64_t trib_fd_table_limit(void)
 		}
 	}
 	return limit.rlim_cur;
+}
+
+struct trib_fd_plan trib_fd_plan(uint64_t conns)
+{
+	struct trib_fd_plan plan = { .limit = trib_fd_table_limit(), .room = SPARE_FILES };
+
+	if (plan.limit > 2 * SPARE_FILES) {
+		plan.room = plan.limit - SPARE_FILES;
+	}
+	plan.tables = (conns + plan.room - 1) / plan.room;
+	return plan;
 }
 
 int trib_fd_table_own(void)

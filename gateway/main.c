@@ -24,7 +24,6 @@
 
 #define KEY_RETRY_MS  200
 #define DRAIN_TICK_MS 20
-#define SPARE_FILES   256 /* of a table, for what is no client's connection */
 
 struct process {
 	struct gw gw;
@@ -256,26 +255,24 @@ static int write_addresses(const struct process *p)
 /* How many workers, and whether they share a table of descriptors: one per connection, and some. */
 static uint32_t plan_workers(struct gw *gw)
 {
-	uint64_t limit = trib_fd_table_limit();
-	uint64_t room = limit > 2 * SPARE_FILES ? limit - SPARE_FILES : SPARE_FILES;
-	uint64_t tables = (gw->options.conns_max + room - 1) / room;
+	struct trib_fd_plan files = trib_fd_plan(gw->options.conns_max);
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	uint64_t count = gw->options.workers;
 
-	gw->own_tables = gw->options.conns_max > room;
+	gw->own_tables = files.tables > 1;
 	if (count == 0) {
 		count = cores > 0 ? (uint64_t)cores : 1;
-		count = count < tables ? tables : count;
+		count = count < files.tables ? files.tables : count;
 	}
 	count = count > GW_WORKERS_MAX ? GW_WORKERS_MAX : count;
 	if (gw->own_tables) {
-		gw->conns_of_each = (uint32_t)room;
+		gw->conns_of_each = (uint32_t)files.room;
 		log_info("main", "a table of descriptors per worker limit=%llu workers=%llu",
-			 (unsigned long long)limit, (unsigned long long)count);
+			 (unsigned long long)files.limit, (unsigned long long)count);
 	}
-	if (count < tables && gw->own_tables) {
+	if (count < files.tables && gw->own_tables) {
 		log_warn("main", "file limit is below conns-max limit=%llu workers=%llu",
-			 (unsigned long long)limit, (unsigned long long)count);
+			 (unsigned long long)files.limit, (unsigned long long)count);
 	}
 	return (uint32_t)count;
 }

@@ -19,7 +19,6 @@
 
 #define LOOK_MS      1000
 #define STEP_MS      20
-#define SPARE_FILES  256 /* of a table of descriptors: what is no client's connection */
 #define ROWS_MAX     100000
 #define LINE_COLUMNS 118
 
@@ -117,16 +116,15 @@ static int find_address(struct load *load)
 /* A descriptor per connection: when a table has no room for them, each thread gets its own. */
 static int find_room(struct load_plan *plan)
 {
-	uint64_t limit = trib_fd_table_limit();
-	uint64_t room = limit > SPARE_FILES * 2 ? limit - SPARE_FILES : SPARE_FILES;
 	uint64_t want = plan->conns_max && plan->conns_max < plan->clients ? plan->conns_max
 									   : plan->clients;
+	struct trib_fd_plan files = trib_fd_plan(want);
+	uint64_t room = files.room;
 
-	plan->own_tables = want > room;
+	plan->own_tables = files.tables > 1;
 	if (plan->own_tables) {
-		uint64_t tables = (want + room - 1) / room;
+		uint64_t tables = files.tables < LOAD_THREADS_MAX ? files.tables : LOAD_THREADS_MAX;
 
-		tables = tables < LOAD_THREADS_MAX ? tables : LOAD_THREADS_MAX;
 		if (plan->threads_free && plan->threads < tables) {
 			plan->threads = tables;
 		}
@@ -138,7 +136,7 @@ static int find_room(struct load_plan *plan)
 			"files of a thread: %llu, --threads, --conns-max). Use more threads, or "
 			"--close: clients then have a connection only while they talk",
 			(unsigned long long)plan->clients, (unsigned long long)plan->conns_max,
-			(unsigned long long)limit);
+			(unsigned long long)files.limit);
 		return CLI_USAGE;
 	}
 	return CLI_OK;

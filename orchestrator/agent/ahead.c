@@ -35,7 +35,7 @@ static void try(struct agent_job *job)
 	if (!job->ahead.wanted || !job->out) {
 		return;
 	}
-	write.model = agent_published_fill_free(job);
+	write.model = agent_published_fill(job, false);
 	if (!write.model) {
 		return; /* perhaps in the next tick */
 	}

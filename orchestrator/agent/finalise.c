@@ -50,7 +50,7 @@ void agent_finalise_acked(struct agent_job *job, const struct trib_descriptor *d
 		return;
 	}
 	memcpy(write.job, job->id, sizeof(write.job));
-	write.model = agent_published_fill(job);
+	write.model = agent_published_fill(job, true);
 	if (!write.model || agent_writer_put(job->agent->writer, &write)) {
 		log_err("rounds", "event=writer-refused job=%s", job->id);
 		if (write.model) {

@@ -214,25 +214,14 @@ static struct agent_model *free_one(const struct agent_job *job, uint32_t *ret_c
 	return found;
 }
 
-struct agent_model *agent_published_fill(struct agent_job *job)
+struct agent_model *agent_published_fill(struct agent_job *job, bool anew)
 {
 	uint32_t count;
 	struct agent_model *m = free_one(job, &count);
 
-	if (!m && count < AGENT_MODELS_PER_JOB) {
+	if (!m && anew && count < AGENT_MODELS_PER_JOB) {
 		m = new_memory(job);
 	}
-	if (m) {
-		m->state = AGENT_MODEL_FILLING;
-	}
-	return m;
-}
-
-struct agent_model *agent_published_fill_free(struct agent_job *job)
-{
-	uint32_t count;
-	struct agent_model *m = free_one(job, &count);
-
 	if (m) {
 		m->state = AGENT_MODEL_FILLING;
 	}

@@ -55,10 +55,9 @@ struct agent_model {
 };
 
 /* ---- a round ---- */
-/* A memory for the job's next version, its header in place. NULL: none (no v0, no memory). */
-struct agent_model *agent_published_fill(struct agent_job *job);
-/* The same, of those that are there and free: for a copy that may come to nothing. */
-struct agent_model *agent_published_fill_free(struct agent_job *job);
+/* A memory for the job's next version, its header in place. NULL: none (no v0, no memory). anew:
+ * made if none is free; a copy that may come to nothing takes what is there. */
+struct agent_model *agent_published_fill(struct agent_job *job, bool anew);
 /* The writer is done with it: 0 = it holds `version` (offered to the gateways), or it does not. */
 void agent_published_filled(struct agent *agent, struct agent_model *model, int rc,
 			    uint32_t version, const char *digest);

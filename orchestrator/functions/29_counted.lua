@@ -34,6 +34,28 @@ local function last_lost(k, client, id)
   if last_of(k, client, id) then redis.call('HDEL', prefix(k[1]) .. 'last', client) end
 end
 
+-- ---- a round counts less: its update was lost (52_lost) or is poison (51_quarantine) ----
+-- w: the weight that counted; raw: before any discount
+local function taken_out(k, r, node, place, client, id, w, raw)
+  last_lost(k, client, id)
+  uncount(r, node, place, w)
+  redis.call('HINCRBY', r, 'wsum', '-' .. w)
+  redis.call('HINCRBY', r, 'wraw', '-' .. raw)
+  metrics_drop(r, id)
+end
+
+-- One that was closing and has `left` now is open again, if others may take the places; a buffer is aggregated as it is.
+local function goes_on(k, j, r, n, left, why)
+  if redis.call('HGET', r, 'state') ~= 'closing' then return end
+  if j.mode ~= 'async' and n == tonumber(j.round) then
+    redis.call('HSET', r, 'state', 'open', 'deadline', math.max(now() + 5000, tonumber(redis.call('HGET', r, 'deadline'))))
+    redis.call('HDEL', r, 'closed', 'why')
+  elseif left == 0 then
+    redis.call('HSET', r, 'state', 'failed', 'why', why)
+    round_over(k)
+  end
+end
+
 local FORGOTTEN = {NOTSEL = true, CLOSED = true, STALE = true, NORES = true, QUOTA = true}
 
 -- To a reservation, to which the records have nothing to say: did it count? ARGV as trib_reserve

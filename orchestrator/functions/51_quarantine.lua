@@ -41,19 +41,11 @@ local function out_of_buffer(k, j, r, n, field, client, id, u)
   return raw or u.weight, j.mem and from and tonumber(from) < n
 end
 
--- It has one less. One that had what it wanted is open again, if there is one that may take the place; a buffer is
--- aggregated as it is.
-local function goes_on(k, j, r, n, left)
-  local v = redis.call('HMGET', r, 'state', 'why', 'quorum', 'deadline')
-  if v[1] ~= 'closing' then return end
-  if j.mode ~= 'async' and n == tonumber(j.round) then
-    if v[2] ~= 'goal' and left > 0 and left >= tonumber(v[3]) then return end
-    redis.call('HSET', r, 'state', 'open', 'deadline', math.max(now() + 5000, tonumber(v[4])))
-    redis.call('HDEL', r, 'closed', 'why')
-  elseif left == 0 then
-    redis.call('HSET', r, 'state', 'failed', 'why', 'quarantined')
-    round_over(k)
-  end
+-- A synchronous round that its deadline closed with more than it needs is closed as it is.
+local function has_enough(j, r, n, left)
+  if j.mode == 'async' or n ~= tonumber(j.round) then return false end
+  local v = redis.call('HMGET', r, 'state', 'why', 'quorum')
+  return v[1] == 'closing' and v[2] ~= 'goal' and left > 0 and left >= tonumber(v[3])
 end
 
 -- Its slot will not be folded: from now on the round does not count it. ARGV round update place node why
@@ -74,11 +66,7 @@ local function quarantine(k, a)
   else
     client, raw = field, out_of_round(r, field, a[2], u)
   end
-  last_lost(k, client, a[2])
-  uncount(r, a[4], a[3], u.weight)
-  redis.call('HINCRBY', r, 'wsum', '-' .. u.weight)
-  redis.call('HINCRBY', r, 'wraw', '-' .. raw)
-  metrics_drop(r, a[2])
+  taken_out(k, r, a[4], a[3], client, a[2], u.weight, raw)
   if kept then redis.call('HINCRBY', r, 'kept', -1) end
   local left = redis.call('HINCRBY', r, 'acc', -1)
   redis.call('HSET', r, 'q:' .. a[2], 1)
@@ -86,7 +74,7 @@ local function quarantine(k, a)
     redis.call('HSET', r, 'quar', (redis.call('HGET', r, 'quar') or '') .. table.concat({a[2], client, a[4], a[5]}, '|') .. ';')
   end
   event(k[1], 't', 'update.quarantined', 'n', a[1], 'update', a[2], 'client', client, 'node', a[4], 'why', a[5])
-  goes_on(k, j, r, n, left)
+  if not has_enough(j, r, n, left) then goes_on(k, j, r, n, left, 'quarantined') end
   wake(k[1], 'round')
   return {'OK', client, tostring(left)}
 end

@@ -70,8 +70,6 @@ local function lose_row(k, j, r, n, node, field, id, w, place)
   local p, client = prefix(k[1]), string.match(field, '^(.*)@%d+$')
   local from = j.mem and string.match(redis.call('HGET', r .. ':late', field) or '', '^(%d+)|')
   local raw = w
-  uncount(r, node, place, w)
-  last_lost(k, client or field, id)
   if not client then                                              -- of a synchronous round
     raw = lose_place(k, r, field, id, w)
   else
@@ -81,28 +79,18 @@ local function lose_row(k, j, r, n, node, field, id, w, place)
     redis.call('HDEL', r .. ':late', field)
     redis.call('HDEL', r .. ':upd', field)
   end
-  redis.call('HINCRBY', r, 'wraw', '-' .. raw)
-  redis.call('HINCRBY', r, 'wsum', '-' .. w)
-  metrics_drop(r, id)
+  taken_out(k, r, node, place, client or field, id, w, raw)
   if from and tonumber(from) < n then return true end
   event(k[1], 't', 'update.lost', 'n', n, 'update', id, 'node', node)
   return false
 end
 
--- It has less: one that was closing is open again, if others may take the places.
 local function lose_settle(k, j, r, n, here, kept)
   if kept > 0 then redis.call('HINCRBY', r, 'kept', -kept) end
   if here + kept == 0 then return end
   local left = redis.call('HINCRBY', r, 'acc', -here - kept)
   redis.call('HINCRBY', r, 'lost', here)
-  if redis.call('HGET', r, 'state') ~= 'closing' then return end
-  if j.mode ~= 'async' and n == tonumber(j.round) then
-    redis.call('HSET', r, 'state', 'open', 'deadline', math.max(now() + 5000, tonumber(redis.call('HGET', r, 'deadline'))))
-    redis.call('HDEL', r, 'closed', 'why')
-  elseif left == 0 then
-    redis.call('HSET', r, 'state', 'failed', 'why', 'lost')
-    round_over(k)
-  end
+  goes_on(k, j, r, n, left, 'lost')
 end
 
 -- All of the round's records have been looked at.

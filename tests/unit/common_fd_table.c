@@ -108,6 +108,9 @@ static void the_limit_is_the_hard_one(void **state)
 	small = (struct rlimit){ LIMIT, old.rlim_max };
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &small), 0);
 	assert_true(trib_fd_table_limit() == old.rlim_max);
+	assert_true(trib_fd_plan(1).limit == old.rlim_max && trib_fd_plan(1).tables == 1);
+	assert_true(trib_fd_plan(trib_fd_plan(1).room).tables == 1);
+	assert_true(trib_fd_plan(trib_fd_plan(1).room + 1).tables == 2);
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &small), 0);
 	assert_true(small.rlim_cur == old.rlim_max);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
